@@ -1,0 +1,48 @@
+"""Cadasta Worker Toolbox: every Celery task that is ever scheduled, in your SQL database.
+
+>>> from celery import Celery
+>>> from cadasta.workertoolbox import Config
+>>> app = Celery("exporter")
+>>> app.config_from_object(Config.local(queues=["export"]))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .conf import Config as Config
+    from .conf import ConfigWarning as ConfigWarning
+    from .errors import ConfigError as ConfigError
+    from .errors import LedgerError as LedgerError
+    from .errors import ToolboxError as ToolboxError
+    from .followups import extract_followups as extract_followups
+    from .ledger import Ledger as Ledger
+    from .setup import setup_app as setup_app
+
+__version__ = "0.1.0"
+
+#: Loaded at first use: a producer should not pay for SQLAlchemy.
+_HOMES = {
+    "Config": "conf",
+    "ConfigError": "errors",
+    "ConfigWarning": "conf",
+    "Ledger": "ledger",
+    "LedgerError": "errors",
+    "ToolboxError": "errors",
+    "extract_followups": "followups",
+    "setup_app": "setup",
+}
+
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,214 @@
+"""What the sub-commands print: tables for people, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from .ledger import NameSummary, Node, Page, Percentiles, Summary, Task, Workflow
+
+#: Columns of output that goes to a file or a pipe, where nothing may be cut.
+PIPE_WIDTH = 1000
+#: Seconds between two looks of ``--watch``.
+WATCH_INTERVAL = 1.0
+STYLES = {
+    "SUCCESS": "green",
+    "FAILURE": "red",
+    "REVOKED": "red",
+    "RETRY": "yellow",
+    "STARTED": "cyan",
+    "PENDING": "dim",
+}
+
+
+def console() -> Console:
+    """Where people read: as wide as the terminal, or wide enough for any line."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+
+
+def print_tasks(page: Page, *, as_json: bool) -> None:
+    """A page of tasks, and how to get the next one."""
+    if as_json:
+        for task in page:
+            click.echo(task_json(task))
+        return
+    console().print(tasks_table(page))
+    if page.next:
+        click.echo(f"More: --after {page.next}")
+
+
+def watch_tasks(look: Callable[[], Page], *, as_json: bool) -> None:
+    """The newest tasks, again each second, until interrupted; with JSON each change a line."""
+    try:
+        if as_json:
+            seen: dict[str, str] = {}
+            while True:
+                page = look()
+                for task in reversed(page.tasks):
+                    line = task_json(task)
+                    if seen.get(task.task_id) != line:
+                        click.echo(line)
+                seen = {task.task_id: task_json(task) for task in page}
+                time.sleep(WATCH_INTERVAL)
+        with Live(tasks_table(look()), console=console(), auto_refresh=False) as live:
+            while True:
+                live.update(tasks_table(look()), refresh=True)
+                time.sleep(WATCH_INTERVAL)
+    except KeyboardInterrupt:
+        return
+
+
+def tasks_table(page: Page, width: int | None = None) -> Table:
+    """Tasks as a table, one a row; below 110 columns without what is told by ``task ID``."""
+    wide = (width or console().width) >= 110
+    table = Table(box=None, pad_edge=False)
+    columns = ["State", "Name", "Queue", "Published (UTC)", "Waited", "Ran", "Id"]
+    for column in columns if wide else ("State", "Name", "UTC", "Id"):
+        right = column in {"Waited", "Ran"}
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "Name")
+    for task in page:
+        state = Text(task.state, STYLES.get(task.state, ""))
+        published = _local(task.published_at)
+        if wide:
+            times = (published, _seconds(task.waited), _seconds(task.ran))
+            table.add_row(state, Text(task.name), Text(task.queue or ""), *times, task.task_id)
+        else:
+            table.add_row(state, Text(task.name), published[11:19], task.task_id)
+    return table
+
+
+def print_task(task: Task, workflow: Workflow | None, *, as_json: bool) -> None:
+    """All that is known of a task, and the tree of its workflow."""
+    if as_json:
+        found = json.loads(task_json(task))
+        found["workflow"] = workflow and {
+            "state": workflow.state,
+            "results": workflow.results,
+            "tree": _tree_json(workflow.root),
+        }
+        click.echo(json.dumps(found, default=_plain))
+        return
+    out = console()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in asdict(task).items():
+        if name not in {"args_repr", "kwargs_repr", "traceback"} and value not in (None, {}, False):
+            shown = _local(value) if isinstance(value, datetime) else value
+            table.add_row(Text(name, "bold"), Text(str(shown)))
+    out.print(table)
+    if task.args is None and task.args_repr:
+        out.print(Text(f"arguments (cut): {task.args_repr} {task.kwargs_repr}"))
+    if task.traceback:
+        out.print(Text(task.traceback, "red"))
+    if workflow is not None:
+        out.print(Text.assemble("\nworkflow ", (workflow.state, STYLES.get(workflow.state, ""))))
+        out.print(workflow_tree(workflow, task.task_id))
+
+
+def workflow_tree(workflow: Workflow, task_id: str | None = None) -> Tree:
+    """The tasks of a workflow as a tree; ``task_id`` is marked."""
+
+    def label(node: Node) -> Text:
+        task = node.task
+        style = "bold" if task.task_id == task_id else ""
+        return Text.assemble(
+            (f"{task.state:<8}", STYLES.get(task.state, "")),
+            (f" {task.name}", style),
+            (f"  {task.task_id}", "dim"),
+        )
+
+    tree = Tree(label(workflow.root))
+    branches = [tree]
+    for depth, node in workflow.root.walk():
+        if depth:
+            del branches[depth:]
+            branches.append(branches[-1].add(label(node)))
+    return tree
+
+
+def print_summary(summary: Summary, *, as_json: bool) -> None:
+    """Counts by name and state, with waiting and running times."""
+    if as_json:
+        for name in summary.names:
+            click.echo(json.dumps(_summary_json(name)))
+        return
+    states = sorted(summary.states)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Name")
+    for column in [*states, "Waiting p50 / p95 / p99", "Running p50 / p95 / p99"]:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name in summary.names:
+        counts = [str(name.states.get(state, "")) for state in states]
+        table.add_row(Text(name.name), *counts, _times(name.waiting), _times(name.running))
+    total = [str(summary.states[state]) for state in states]
+    table.add_row(Text("all", "bold"), *total, "", "")
+    console().print(table)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on the terminal; its function takes how much is done and of how much."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        number = bar.add_task(what, total=None)
+
+        def show(done: int, of: int) -> None:
+            bar.update(number, completed=done, total=of)
+
+        yield show
+
+
+def task_json(task: Task) -> str:
+    """A task as one line of JSON; times as ISO 8601 in UTC."""
+    return json.dumps({**asdict(task), "waited": task.waited, "ran": task.ran}, default=_plain)
+
+
+def _tree_json(root: Node) -> list[dict[str, Any]]:
+    """The tree as a list in its own order; ``depth`` tells the level (a tree may be deep)."""
+    return [
+        {"depth": depth, "task_id": n.task.task_id, "name": n.task.name, "state": n.task.state}
+        for depth, n in root.walk()
+    ]
+
+
+def _summary_json(name: NameSummary) -> dict[str, Any]:
+    return {
+        "name": name.name,
+        "states": dict(name.states),
+        "waiting": asdict(name.waiting),
+        "running": asdict(name.running),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return dict(value) if isinstance(value, Mapping) else repr(value)
+
+
+def _local(value: datetime) -> str:
+    return value.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f} s" if value < 100 else f"{value:.0f} s"
+
+
+def _times(value: Percentiles) -> str:
+    if value.p50 is None:
+        return ""
+    return " / ".join(_seconds(part) for part in (value.p50, value.p95, value.p99))

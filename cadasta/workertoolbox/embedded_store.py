@@ -1,0 +1,364 @@
+"""What the embedded broker's file holds: topology, messages, and the consumers that live."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import select
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from errno import ENXIO
+from time import time
+from typing import Any, NamedTuple, TypeVar
+
+from kombu.exceptions import ChannelError
+from kombu.transport.virtual.exchange import STANDARD_EXCHANGE_TYPES
+
+from cadasta.workertoolbox.embedded_file import File
+from cadasta.workertoolbox.errors import BrokerError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ROUTES = 10_000  # routes that are remembered
+
+
+class Row(NamedTuple):
+    """A message that was taken: its queue, its number, its past, its head (JSON) and its body."""
+
+    queue: str
+    id: int
+    redelivered: int
+    head: str
+    body: str | bytes
+
+
+class Store(File):
+    """The broker's file with its meaning; one for each connection.
+
+    A consumer has a random number, under which it takes messages, and a named pipe, that wakes it
+    and tells whether it lives: a pipe that nobody reads belongs to a dead process.
+    """
+
+    def __init__(self, path: str, busy_timeout: float = 10.0, synchronous: str = "NORMAL") -> None:
+        self.writes = 0  # transactions so far, for `doze`
+        self.consumer: int | None = None  # our number, once we consume
+        self._pipe = (-1, -1)  # its reading and its writing end
+        self._dozing = False
+        self._to_wake: list[int] = []
+        self._version: int | None = None  # that of the next two
+        self._tables: dict[str, tuple[Any, list[Any]]] = {}
+        self._routes: dict[tuple[str, str], list[str]] = {}
+        super().__init__(path, busy_timeout, synchronous)
+
+    def __del__(self) -> None:
+        # Not closed in order: others see the pipe without a reader, and take over.
+        self._drop_pipe()
+        self.close()
+
+    def write(self, do: Callable[[sqlite3.Connection], T]) -> T:
+        """As `File.write`; then wake the consumers that wait for what it brought."""
+        with self.lock:
+            to_wake: list[int] = []
+            self._to_wake = to_wake
+            result = super().write(do)
+            self.writes += 1
+            if self._dozing:
+                with suppress(BlockingIOError):
+                    os.write(self._pipe[1], b"\0")
+        for consumer in to_wake:
+            self._lives(consumer, wake=True)
+        return result
+
+    # -- topology
+
+    def change_topology(self, *statements: tuple[Any, ...]) -> None:
+        """Run statements, each with its values; a change is noticed by every process."""
+
+        def change(db: sqlite3.Connection) -> None:
+            if sum(db.execute(sql, values).rowcount for sql, *values in statements):
+                db.execute("UPDATE topology SET version = version + 1")
+
+        self.write(change)
+
+    def delete_queue(self, queue: str) -> None:
+        """Delete a queue with its messages and its bindings."""
+        self.write(lambda db: self._delete_queue(db, queue))
+
+    def _delete_queue(self, db: sqlite3.Connection, queue: str) -> None:
+        db.execute("DELETE FROM message WHERE consumer IS NULL AND queue=?", (queue,))
+        db.execute("DELETE FROM message WHERE consumer IS NOT NULL AND queue=?", (queue,))
+        db.execute("DELETE FROM binding WHERE queue=?", (queue,))
+        db.execute("DELETE FROM holder WHERE queue=?", (queue,))
+        db.execute("DELETE FROM waiting WHERE queue=?", (queue,))
+        db.execute("DELETE FROM queue WHERE name=?", (queue,))
+        db.execute("UPDATE topology SET version = version + 1")
+
+    def route(self, db: sqlite3.Connection, exchange: str, routing_key: str) -> list[str]:
+        """Return the queues for a publish; ChannelError if there is no such exchange."""
+        if not exchange:
+            return [routing_key]
+        (version,) = db.execute("SELECT version FROM topology").fetchone()
+        if version != self._version or len(self._routes) > ROUTES:
+            self._routes.clear()
+            self._tables = {
+                name: (STANDARD_EXCHANGE_TYPES[kind](None), [])
+                for name, kind in db.execute("SELECT name, type FROM exchange")
+            }
+            for name, key, queue in db.execute("SELECT exchange, routing_key, queue FROM binding"):
+                matcher, table = self._tables[name]
+                table.append(matcher.prepare_bind(queue, name, key, None))
+            self._version = version
+        route = self._routes.get((exchange, routing_key))
+        if route is None:
+            if exchange not in self._tables:
+                raise ChannelError(
+                    f"NOT_FOUND - no exchange {exchange!r} in {self.path}: declare it first",
+                    (60, 40),
+                    "Channel.basic_publish",
+                    "404",
+                )
+            matcher, table = self._tables[exchange]
+            route = sorted(matcher.lookup(table, exchange, routing_key, None))
+            self._routes[exchange, routing_key] = route
+        return route
+
+    # -- messages
+
+    def publish(
+        self, exchange: str, routing_key: str, priority: int, head: str, body: str | bytes
+    ) -> None:
+        """Put a message into all queues that it is routed to, in one transaction."""
+        if not self._routes.get((exchange, routing_key)) and not self.read(
+            lambda db: self.route(db, exchange, routing_key)
+        ):
+            return
+
+        def insert(db: sqlite3.Connection) -> None:
+            queues = self.route(db, exchange, routing_key)
+            db.executemany(
+                "INSERT INTO message (queue, rank, head, body) VALUES (?, ?, ?, ?)",
+                [(queue, -priority, head, body) for queue in queues],
+            )
+            self._rouse(db, queues)
+
+        self.write(insert)
+
+    def take(self, queues: Sequence[str], most: int, seconds: float) -> list[Row]:
+        """Take up to `most` messages from the queues, in their order, for so many seconds."""
+        found: list[Row] = []
+
+        def take(db: sqlite3.Connection) -> None:
+            for queue in queues:
+                rows = db.execute(
+                    "SELECT queue, id, redelivered, head, body FROM message"
+                    " WHERE queue=? AND consumer IS NULL ORDER BY rank, id LIMIT ?",
+                    (queue, most - len(found)),
+                )
+                found.extend(map(Row._make, rows.fetchall()))
+            db.executemany(
+                "UPDATE message SET consumer=?, deadline=? WHERE id=?",
+                [(self.consumer, time() + seconds, row.id) for row in found],
+            )
+
+        if self.read(lambda db: any(self._has_ready(db, queue) for queue in queues)):
+            self.write(take)
+        return found
+
+    def _has_ready(self, db: sqlite3.Connection, queue: str) -> bool:
+        query = "SELECT 1 FROM message WHERE queue=? AND consumer IS NULL LIMIT 1"
+        return db.execute(query, (queue,)).fetchone() is not None
+
+    def settle(self, ids: Iterable[int]) -> None:
+        """Delete messages that are done.
+
+        One that became overdue and that nobody has taken since is deleted as well; one that
+        another consumer has by now is left to that one.
+        """
+        values = [(number, self.consumer) for number in ids]
+        self.write(
+            lambda db: db.executemany(
+                "DELETE FROM message WHERE id=? AND (consumer=? OR consumer IS NULL)", values
+            )
+        )
+
+    def put_back(self, rows: Iterable[tuple[int, str]], redelivered: bool = True) -> None:
+        """Put messages, given with their queues, back to where they were in them."""
+        rows = list(rows)
+
+        def put_back(db: sqlite3.Connection) -> None:
+            db.executemany(
+                "UPDATE message SET consumer=NULL, deadline=NULL, redelivered=max(redelivered, ?)"
+                " WHERE id=? AND consumer=?",
+                [(redelivered, number, self.consumer) for number, _ in rows],
+            )
+            self._rouse(db, {queue for _, queue in rows})
+
+        if rows:
+            self.write(put_back)
+
+    def size(self, queue: str) -> int:
+        """Return the number of messages that wait in a queue."""
+        query = "SELECT count(*) FROM message WHERE queue=? AND consumer IS NULL"
+        return int(self.rows(query, queue)[0][0])
+
+    def purge(self, queue: str) -> int:
+        """Delete the messages that wait in a queue; return their number."""
+        query = "DELETE FROM message WHERE queue=? AND consumer IS NULL"
+        return self.write(lambda db: db.execute(query, (queue,)).rowcount)
+
+    # -- consumers
+
+    def _pipe_of(self, consumer: int) -> str:
+        return os.path.join(self.path + "-consumers", f"{consumer:x}")
+
+    def join(self) -> None:
+        """Become a consumer, if not yet one."""
+        if self.consumer is not None:
+            return
+        consumer = secrets.randbits(62)
+        path = self._pipe_of(consumer)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.mkfifo(path)
+            # A writing end of our own, so that the pipe never reports its end.
+            self._pipe = (os.open(path, os.O_RDONLY | os.O_NONBLOCK), -1)
+            self._pipe = (self._pipe[0], os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            raise BrokerError(
+                f"The consumer's named pipe {path} cannot be made: {error.strerror}. The broker's "
+                "file must be in a folder of a local disk that this user may write to."
+            ) from error
+        self.write(lambda db: db.execute("INSERT INTO consumer VALUES (?)", (consumer,)))
+        self.consumer = consumer
+
+    def leave(self) -> None:
+        """Be no consumer any more; what is still taken goes back."""
+        consumer = self.consumer
+        if consumer is None:
+            return
+        try:
+            self.write(lambda db: self._bury(db, consumer, True))
+            os.unlink(self._pipe_of(consumer))
+        except (BrokerError, OSError) as error:
+            logger.warning("Consumer %x did not leave in order: %s", consumer, error)
+        self._drop_pipe()
+
+    def forked(self) -> None:
+        """As `File.forked`: the consumer is the parent, not the child."""
+        super().forked()
+        self._drop_pipe()
+
+    def _drop_pipe(self) -> None:
+        pipe, self._pipe, self.consumer, self._dozing = self._pipe, (-1, -1), None, False
+        for end in pipe:
+            if end >= 0:
+                os.close(end)
+
+    def _lives(self, consumer: int, wake: bool = False) -> bool:
+        try:
+            pipe = os.open(self._pipe_of(consumer), os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            # Only this one is the kernel's word that nobody reads the pipe; a pipe that is
+            # missing or not ours to open says nothing.
+            return error.errno != ENXIO
+        try:
+            if wake:
+                with suppress(BlockingIOError, BrokenPipeError):  # full: it is awake anyhow
+                    os.write(pipe, b"\0")
+        finally:
+            os.close(pipe)
+        return True
+
+    def hold(self, queue: str) -> None:
+        """Keep a temporary queue as long as we live or until `release`."""
+        query = "INSERT OR IGNORE INTO holder SELECT name, ? FROM queue WHERE name=? AND temporary"
+        self.write(lambda db: db.execute(query, (self.consumer, queue)))
+
+    def release(self, queue: str) -> None:
+        """Hold a queue no more; a temporary one that nobody holds is deleted."""
+        self.write(lambda db: self._release(db, queue, self.consumer))
+
+    def _release(self, db: sqlite3.Connection, queue: str, consumer: int | None) -> None:
+        query = "DELETE FROM holder WHERE queue=? AND consumer=?"
+        if db.execute(query, (queue, consumer)).rowcount:
+            if not db.execute("SELECT 1 FROM holder WHERE queue=?", (queue,)).fetchone():
+                self._delete_queue(db, queue)
+
+    def await_messages(self, queues: Iterable[str]) -> None:
+        """Ask to be woken, once, by the next message of these queues."""
+        values = [(queue, self.consumer) for queue in queues]
+        query = "INSERT OR IGNORE INTO waiting VALUES (?, ?)"
+        if values:
+            self.write(lambda db: db.executemany(query, values))
+
+    def _rouse(self, db: sqlite3.Connection, queues: Iterable[str]) -> None:
+        for queue in queues:
+            query = "SELECT consumer FROM waiting WHERE queue=?"
+            waiting = [consumer for (consumer,) in db.execute(query, (queue,))]
+            if waiting:
+                db.execute("DELETE FROM waiting WHERE queue=?", (queue,))
+                self._to_wake += waiting
+
+    def doze(self, writes: int, seconds: float) -> bool:
+        """Sleep until woken (True) or for so long (False); not if there were writes since."""
+        with self.lock:
+            if self.writes != writes:
+                return True
+            self._dozing = True
+        try:
+            poll = select.poll()
+            poll.register(self._pipe[0], select.POLLIN)
+            if not poll.poll(seconds * 1000):
+                return False
+            with suppress(BlockingIOError):
+                os.read(self._pipe[0], 65536)
+            return True
+        finally:
+            self._dozing = False
+
+    def recover(self, detect_dead: bool) -> None:
+        """Put back what is overdue, and what dead consumers had taken."""
+        dead = [
+            consumer
+            for (consumer,) in self.rows("SELECT id FROM consumer")
+            if consumer != self.consumer and not self._lives(consumer)
+        ]
+        overdue = "FROM message WHERE consumer IS NOT NULL AND deadline < ?"
+
+        def recover(db: sqlite3.Connection) -> int:
+            count = sum(self._bury(db, consumer, detect_dead) for consumer in dead)
+            rows = db.execute(f"SELECT id, queue {overdue}", (time(),)).fetchall()
+            db.executemany(
+                "UPDATE message SET consumer=NULL, deadline=NULL, redelivered=1 WHERE id=?",
+                [(number,) for number, _ in rows],
+            )
+            self._rouse(db, {queue for _, queue in rows})
+            return count + len(rows)
+
+        if dead or self.rows(f"SELECT 1 {overdue} LIMIT 1", time()):
+            count = self.write(recover)
+            for consumer in dead:
+                with suppress(OSError):
+                    os.unlink(self._pipe_of(consumer))
+            if count:
+                logger.warning("Messages that were not acknowledged are delivered again: %d", count)
+
+    def _bury(self, db: sqlite3.Connection, consumer: int, messages: bool) -> int:
+        count = 0
+        if messages:
+            query = "SELECT DISTINCT queue FROM message WHERE consumer=?"
+            queues = [queue for (queue,) in db.execute(query, (consumer,))]
+            update = (
+                "UPDATE message SET consumer=NULL, deadline=NULL, redelivered=1 WHERE consumer=?"
+            )
+            count = db.execute(update, (consumer,)).rowcount
+            self._rouse(db, queues)
+        db.execute("DELETE FROM waiting WHERE consumer=?", (consumer,))
+        query = "SELECT queue FROM holder WHERE consumer=?"
+        for (queue,) in db.execute(query, (consumer,)).fetchall():
+            self._release(db, queue, consumer)
+        db.execute("DELETE FROM consumer WHERE id=?", (consumer,))
+        return count

@@ -1,0 +1,27 @@
+"""The toolbox's exceptions, with one root, so that a caller can catch them all."""
+
+from __future__ import annotations
+
+
+class ToolboxError(Exception):
+    """Root of every error that the toolbox raises by itself."""
+
+
+class ConfigError(ToolboxError, ValueError):
+    """A setting, an argument or an environment variable that cannot work."""
+
+
+class TopologyError(ToolboxError):
+    """A publish or a consume that the exchange and its queues do not allow."""
+
+
+class MessageError(ToolboxError):
+    """A message of the monitor queue that is not a task message."""
+
+
+class BrokerError(ToolboxError):
+    """The embedded broker's database cannot be used."""
+
+
+class LedgerError(ToolboxError):
+    """The task ledger cannot be read or written as asked."""

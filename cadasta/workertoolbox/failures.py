@@ -1,0 +1,106 @@
+"""What a database's error means: whose fault it is, whether to try again, what to do."""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    SQLAlchemyError,
+    StatementError,
+)
+
+from .errors import LedgerError
+from .urls import mask_url
+
+# PostgreSQL's SQLSTATE, MySQL's number, SQLite's words (it has no codes before Python 3.11).
+_FORBIDDEN = ({"42501"}, {1044, 1142, 1143, 1227, 1290}, ("readonly database",))
+_MISSING_TABLE = ({"42P01"}, {1146}, ("no such table",))
+_MISSING_COLUMN = ({"42703"}, {1054}, ("no such column", "has no column named"))
+_EXISTS = (
+    {"42P07", "42710", "42701", "23505", "XX000"},
+    {1050, 1060, 1061, 1826},
+    ("already exists", "duplicate column name"),
+)
+_CONFLICT = ({"40001", "40P01", "55P03"}, {1205, 1213}, ("database is locked",))
+#: "Program limit exceeded" (such as a row too long for an index); MySQL: a statement too long,
+#: a character that the table's character set lacks, text that is not JSON.
+_TOO_LONG = ({"54000", "54001"}, {1118, 1153, 1366, 3140, 4025}, ("string or blob too big",))
+
+_Kind = tuple[set[str], set[int], tuple[str, ...]]
+
+
+def _is(exc: BaseException, kind: _Kind) -> bool:
+    if not isinstance(exc, DBAPIError) or exc.orig is None:
+        return False
+    states, numbers, words = kind
+    arguments = exc.orig.args
+    if arguments and isinstance(arguments[0], int):
+        return arguments[0] in numbers
+    state = getattr(exc.orig, "pgcode", None) or getattr(exc.orig, "sqlstate", None)
+    if state is not None:
+        return state in states
+    return any(word in str(exc.orig) for word in words)
+
+
+def is_forbidden(exc: BaseException) -> bool:
+    """Tell whether the database role lacks a right."""
+    return _is(exc, _FORBIDDEN)
+
+
+def is_missing_table(exc: BaseException) -> bool:
+    """Tell whether a table does not exist."""
+    return _is(exc, _MISSING_TABLE)
+
+
+def is_lost_race(exc: BaseException) -> bool:
+    """Tell whether another process just made the same table, column or index."""
+    # SQLite has waited long enough where it says that it is locked.
+    return _is(exc, _EXISTS) or _is(exc, (*_CONFLICT[:2], ()))
+
+
+def is_conflict(exc: BaseException) -> bool:
+    """Tell whether the same transaction, tried again, may well succeed (a deadlock)."""
+    return _is(exc, _CONFLICT)
+
+
+def is_bad_data(exc: BaseException) -> bool:
+    """Tell whether the values are at fault, so that a second try would fail alike."""
+    if isinstance(exc, DBAPIError):
+        refused = isinstance(exc, (DataError, IntegrityError))
+        return refused or _is(exc, _TOO_LONG) or _unbindable(exc)
+    # What Python raises for a value of a wrong type or size, before the database sees it.
+    wrong = (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
+    return isinstance(exc, (StatementError, *wrong))
+
+
+def _unbindable(exc: DBAPIError) -> bool:
+    return "rror binding parameter" in str(exc.orig)  # SQLite
+
+
+def ledger_error(exc: SQLAlchemyError, doing: str) -> LedgerError:
+    """Make the error for users: what could not be done, why, and the remedy.
+
+    :param doing: what was tried, to follow "Cannot", such as "read the ledger".
+    """
+    reason = brief(exc)
+    remedy = ""
+    if is_forbidden(exc):
+        remedy = " The database role lacks a right: GRANT it (docs: operations, rights)."
+    elif is_missing_table(exc) or _is(exc, _MISSING_COLUMN):
+        remedy = " Run `celery -A proj ledger upgrade` as the tables' owner."
+    elif isinstance(exc, DBAPIError) and (
+        exc.connection_invalidated or getattr(exc.orig, "pgcode", "") is None
+    ):
+        remedy = " Check that the database server runs and that LEDGER_URL is right."
+    return LedgerError(f"Cannot {doing}: {reason}.{remedy}")
+
+
+def brief(exc: BaseException) -> str:
+    """Return the error's kind and its first line, without passwords and without values."""
+    cause = exc.orig if isinstance(exc, StatementError) and exc.orig is not None else exc
+    text = mask_url(str(cause)).strip()
+    first = re.split(r"\s*[\r\n]", text, maxsplit=1)[0].rstrip(".")
+    return f"{type(cause).__name__}: {first}" if first else type(cause).__name__

@@ -1,0 +1,356 @@
+"""The ledger's questions as SQL, and rows as answers; nothing here talks to a database."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    DateTime,
+    Float,
+    LargeBinary,
+    RowMapping,
+    Select,
+    String,
+    TableClause,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    column,
+    extract,
+    func,
+    literal,
+    literal_column,
+    null,
+    or_,
+    select,
+    table,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from .errors import LedgerError
+from .jsontext import contains, dump, load
+from .ledger_values import FINAL_STATES, PENDING, Percentiles, Task
+from .schema import task
+
+_JSON = frozenset({"args", "kwargs", "stamps", "headers", "properties"})
+#: The result table's columns that a :class:`Task` shows; those of the second row are not in
+#: tables that Celery made.
+_RESULT_TYPES: Mapping[str, Any] = {
+    **{"status": String(50), "result": LargeBinary(), "traceback": Text(), "date_done": DateTime()},
+    **{"worker": String(155), "date_started": DateTime(), "runtime": Float(53)},
+}
+
+
+_EXCEPTION_STATES = frozenset({"FAILURE", "RETRY", "REVOKED"})
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What differs between databases: the name, and the collation of the results' task id.
+
+    MySQL uses an index only where both sides of a comparison have its column's collation.
+    """
+
+    name: str
+    collation: str | None = None
+
+    @property
+    def is_mysql(self) -> bool:
+        return self.name in ("mysql", "mariadb")
+
+
+def result_table(name: str, schema: str | None, columns: Iterable[str]) -> TableClause:
+    """Return the result table with those of our columns that it has."""
+    found = set(columns)
+    known = [column(key, kind) for key, kind in _RESULT_TYPES.items() if key in found]
+    return table(name, column("task_id", String(155)), *known, schema=schema)
+
+
+def _shown(dialect: Dialect) -> list[ColumnElement[Any]]:
+    # As text: drivers would parse JSON by rules of their own.
+    as_text = dialect.name == "postgresql"
+    return [cast(c, Text).label(c.name) if as_text and c.name in _JSON else c for c in task.c]
+
+
+def _outcomes(results: TableClause | None) -> list[ColumnElement[Any]]:
+    found: Mapping[str, Any] = {} if results is None else dict(results.c)
+    return [
+        (found[key] if key in found else null()).label("result_" + key) for key in _RESULT_TYPES
+    ]
+
+
+def tasks(results: TableClause | None, dialect: Dialect, required: bool = False) -> Select[Any]:
+    """Return the selection of all tasks, with their results where the table is at hand.
+
+    :param required: leave out tasks without a result, which lets the database begin there.
+    """
+    query = select(*_shown(dialect), *_outcomes(results))
+    if results is None:
+        return query
+    same = _same_task(dialect, results, required)
+    return query.select_from(task.join(results, same, isouter=not required))
+
+
+def _same_task(
+    dialect: Dialect, results: TableClause, required: bool = False
+) -> ColumnElement[bool]:
+    ours: ColumnElement[Any] = task.c.task_id
+    theirs: ColumnElement[Any] = results.c.task_id
+    if dialect.collation and required:  # it begins with the results and looks up the tasks
+        theirs = func.convert(theirs.op("USING")(literal_column("utf8mb4"))).collate("utf8mb4_bin")
+    elif dialect.collation:
+        charset: ColumnElement[Any] = literal_column(dialect.collation.partition("_")[0])
+        ours = func.convert(ours.op("USING")(charset)).collate(dialect.collation)
+    return theirs == ours
+
+
+def results_of(results: TableClause, ids: Sequence[str]) -> Select[Any]:
+    """Return the selection of the results of the tasks ``ids``."""
+    return select(results.c.task_id, *_outcomes(results)).where(results.c.task_id.in_(ids))
+
+
+def states_of(results: TableClause, ids: Sequence[str]) -> Select[Any]:
+    """Return the selection of the states of the tasks ``ids``."""
+    return select(results.c.task_id, results.c.status).where(results.c.task_id.in_(ids))
+
+
+def in_states(results: TableClause, states: Iterable[str]) -> ColumnElement[bool]:
+    """Return the condition that a task is in one of ``states``."""
+    wanted = sorted(set(states))
+    status: ColumnElement[Any] = results.c.status
+    if "SUCCESS" in wanted:
+        # Nearly all tasks: SQLite must begin with the newest of them, not with the results. So
+        # it may not see that the result is required.
+        status = func.coalesce(status, literal(PENDING, literal_execute=True))
+    # Spelled out in the SQL, not as parameters: only then the sparse index on the state is used.
+    condition: ColumnElement[bool] = status.in_(
+        bindparam("states", wanted, expanding=True, literal_execute=True)
+    )
+    if PENDING in wanted and "SUCCESS" not in wanted:
+        return or_(status.is_(None), condition)
+    if "SUCCESS" not in wanted:
+        return and_(status != literal("SUCCESS", literal_execute=True), condition)
+    return condition
+
+
+def is_unfinished(results: TableClause) -> ColumnElement[bool]:
+    """Return the condition that a task has no final result."""
+    final: BindParameter[Any] = bindparam(
+        "final", sorted(FINAL_STATES), expanding=True, literal_execute=True
+    )
+    return or_(results.c.status.is_(None), results.c.status.not_in(final))
+
+
+def is_named(name: str, dialect: Dialect) -> ColumnElement[bool]:
+    """Return the condition on the name: exact, or a beginning with ``*`` at its end."""
+    if not name.endswith("*"):
+        return task.c.name == name
+    beginning = name[:-1]
+    if dialect.name == "sqlite":  # whose LIKE takes capitals and small letters as the same
+        return func.substr(task.c.name, 1, len(beginning)) == beginning
+    return task.c.name.startswith(beginning, autoescape=True)
+
+
+def is_member(root_id: str) -> ColumnElement[bool]:
+    """Return the condition that a task belongs to the workflow of ``root_id``."""
+    # In two parts, since the index on the root leaves out tasks that are their own.
+    others = and_(task.c.root_id == root_id, task.c.root_id != task.c.task_id)
+    return or_(task.c.task_id == root_id, others)
+
+
+def has_headers(headers: Mapping[str, Any], dialect: Dialect) -> ColumnElement[bool]:
+    """Return the condition that the custom headers contain ``headers``."""
+    wanted = dump(dict(headers))
+    if dialect.name == "postgresql":
+        return cast(task.c.headers, JSONB).contains(cast(literal(wanted, Text), JSONB))
+    if dialect.is_mysql:
+        found: ColumnElement[int] = func.json_contains(task.c.headers, wanted)
+    else:
+        found = func.workertoolbox_contains(task.c.headers, wanted)
+    return found == 1
+
+
+def add_sqlite_functions(connection: Any, record: object) -> None:
+    """Teach a new SQLite connection the search in JSON; an event handler of an engine."""
+    connection.create_function("workertoolbox_contains", 2, contains, deterministic=True)
+
+
+def page(query: Select[Any], limit: int, after: tuple[datetime, str] | None) -> Select[Any]:
+    """Return ``query`` newest first, from ``after`` on, with one row more than ``limit``."""
+    if after is not None:
+        moment, task_id = after
+        # Not as one comparison of two pairs: MySQL would not use the index for it.
+        query = query.where(
+            task.c.published_at <= moment,
+            or_(task.c.published_at < moment, task.c.task_id < task_id),
+        )
+    newest = (task.c.published_at.desc(), task.c.task_id.desc())
+    return query.order_by(*newest).limit(limit + 1)
+
+
+def overdue(query: Select[Any], before: datetime) -> Select[Any]:
+    """Return those of ``query`` last published, and due, before that moment."""
+    return query.where(
+        task.c.published_at < before,
+        task.c.last_published_at < before,
+        or_(task.c.eta.is_(None), task.c.eta < before),
+    )
+
+
+def counts(results: TableClause, dialect: Dialect, since: datetime | None) -> Select[Any]:
+    """Return the selection of name, state and count."""
+    state = func.coalesce(results.c.status, literal(PENDING, literal_execute=True))
+    query = select(task.c.name, state.label("state"), func.count().label("count"))
+    query = _since(_joined(query, results, dialect), since)
+    return query.group_by(task.c.name, state).order_by(task.c.name, state)
+
+
+def percentiles(
+    what: str, results: TableClause, dialect: Dialect, since: datetime | None
+) -> Select[Any] | None:
+    """Return the selection of name and 3 percentiles in seconds of ``waiting`` or ``running``.
+
+    None where the result table lacks the columns. By nearest rank, since only PostgreSQL has
+    functions for it that can be grouped.
+    """
+    columns = results.c
+    if what == "waiting":
+        if "date_started" not in columns:
+            return None
+        due = case(
+            (task.c.eta > task.c.last_published_at, task.c.eta), else_=task.c.last_published_at
+        )
+        seconds = _seconds(due, columns.date_started, dialect)
+    elif "runtime" in columns:
+        seconds = columns.runtime
+    elif "date_started" in columns:
+        seconds = _seconds(columns.date_started, columns.date_done, dialect)
+    else:
+        return None
+    query: Select[Any] = select(
+        task.c.name,
+        seconds.label("seconds"),
+        func.row_number().over(partition_by=task.c.name, order_by=seconds).label("place"),
+        func.count().over(partition_by=task.c.name).label("of"),
+    )
+    query = _since(_joined(query, results, dialect), since).where(seconds.is_not(None))
+    if what == "running":
+        query = query.where(results.c.status.in_(["SUCCESS", "FAILURE"]))
+    known = query.subquery()
+    return select(
+        known.c.name,
+        *[
+            func.min(case((known.c.place >= known.c.of * share, known.c.seconds))).label(label)
+            for label, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+        ],
+    ).group_by(known.c.name)
+
+
+def _joined(query: Select[Any], results: TableClause, dialect: Dialect) -> Select[Any]:
+    return query.select_from(task.outerjoin(results, _same_task(dialect, results)))
+
+
+def _since(query: Select[Any], since: datetime | None) -> Select[Any]:
+    return query if since is None else query.where(task.c.published_at >= since)
+
+
+def _seconds(start: Any, end: Any, dialect: Dialect) -> ColumnElement[Any]:
+    if dialect.name == "postgresql":
+        # The same for a column without time zone, which is UTC in Celery's tables.
+        return cast(extract("epoch", end) - extract("epoch", start), Float(53))
+    if dialect.is_mysql:
+        microseconds = func.timestampdiff(literal_column("MICROSECOND"), start, end)
+        return microseconds / literal_column("1000000.0", Float)
+    return (func.julianday(end) - func.julianday(start)) * literal_column("86400.0", Float)
+
+
+def expired(before: datetime, batch: int | None, after: tuple[datetime, str] | None) -> Select[Any]:
+    """Return the selection of the next ``batch`` tasks last published before, oldest first."""
+    query = select(task.c.task_id, task.c.published_at).where(
+        task.c.published_at < before, task.c.last_published_at < before
+    )
+    if after is not None:
+        moment, task_id = after
+        query = query.where(
+            task.c.published_at >= moment,
+            or_(task.c.published_at > moment, task.c.task_id > task_id),
+        )
+    return query.order_by(task.c.published_at, task.c.task_id).limit(batch)
+
+
+def to_task(row: RowMapping) -> Task:
+    """Return the task of a row of :func:`tasks`."""
+    fields = {c.name: row[c.name] for c in task.c}
+    for key in _JSON:
+        fields[key] = load(fields[key])
+    for key in ("stamps", "headers", "properties"):
+        fields[key] = fields[key] or {}
+    fields["args_truncated"] = bool(fields["args_truncated"])
+    return Task(**fields, **to_outcome(row))
+
+
+def to_outcome(row: RowMapping) -> dict[str, Any]:
+    """Return the fields of :class:`Task` that the result in a row gives."""
+    state = row["result_status"] or PENDING
+    result = load(row["result_result"])
+    return {
+        "state": state,
+        "result": _exception(result) if state in _EXCEPTION_STATES else result,
+        "traceback": row["result_traceback"],
+        "worker": row["result_worker"],
+        "date_done": _utc(row["result_date_done"]),
+        "date_started": _utc(row["result_date_started"]),
+        "runtime": row["result_runtime"],
+    }
+
+
+def _utc(value: datetime | None) -> datetime | None:
+    if value is None or value.tzinfo is not None:
+        return value and value.astimezone(timezone.utc)
+    return value.replace(tzinfo=timezone.utc)  # Celery's columns are UTC without saying so
+
+
+def _exception(value: Any) -> Any:
+    if not isinstance(value, dict) or not {"exc_type", "exc_message"} <= value.keys():
+        return value
+    message = value["exc_message"]
+    if isinstance(message, (list, tuple)):
+        message = ", ".join(str(part) for part in message)
+    return f"{value['exc_type']}: {message}" if message else str(value["exc_type"])
+
+
+def to_percentiles(row: RowMapping) -> Percentiles:
+    """Return the percentiles of a row of :func:`percentiles`."""
+    values = (row["p50"], row["p95"], row["p99"])
+    return Percentiles(*(None if value is None else float(value) for value in values))
+
+
+def make_cursor(task: Task) -> str:
+    """Return the opaque text that names ``task``'s place in a page."""
+    moment = (task.published_at - _EPOCH) // _MICROSECOND
+    return base64.urlsafe_b64encode(f"{moment:x}.{task.task_id}".encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> tuple[datetime, str]:
+    """Return the publication time and the task id of a cursor, else :class:`LedgerError`."""
+    try:
+        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
+        moment, _, task_id = base64.b64decode(padded, b"-_", validate=True).decode().partition(".")
+        if not task_id:
+            raise ValueError(cursor)
+        return _EPOCH + int(moment, 16) * _MICROSECOND, task_id
+    except (binascii.Error, ValueError, OverflowError):
+        raise LedgerError(
+            f"after={cursor!r} is not a cursor: take it from the `next` of the page before."
+        ) from None

@@ -1,0 +1,164 @@
+"""Where the results of the ledger's tasks are: in its database, in another one, or in none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import Connection, Engine, TableClause, delete, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from . import ledger_queries as queries
+from .database import mask_url
+from .errors import LedgerError
+from .failures import brief, is_forbidden
+from .schema import tasksetmeta
+
+logger = logging.getLogger(__name__)
+
+#: Ids in one statement: SQLite takes 32,766 parameters, and older ones 999.
+_CHUNK = 500
+
+
+class Results:
+    """Celery's result table, found at first use.
+
+    Args:
+        ledger: the ledger's engine.
+        engine: that of the results: the same object where they are in the ledger's database,
+            None where they are in no SQL database.
+        table: the result table's name.
+        schema: its schema; None for the default one.
+    """
+
+    def __init__(
+        self, ledger: Engine, engine: Engine | None, table: str, schema: str | None
+    ) -> None:
+        self._ledger = ledger
+        self._engine = engine
+        self._name = table
+        self._schema = schema
+        self._table: TableClause | None = None
+        self._deletable = True
+        #: What the ledger's queries must know of its database.
+        self.dialect = queries.Dialect(ledger.dialect.name)
+
+    @property
+    def are_known(self) -> bool:
+        """Whether results can be read at all."""
+        return self._engine is not None
+
+    @property
+    def are_joined(self) -> bool:
+        """Whether they are in the ledger's own database."""
+        return self._engine is self._ledger
+
+    def close(self) -> None:
+        """Close the connections of a database of their own."""
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def joined(self) -> TableClause | None:
+        """Return the table if it is in the ledger's database."""
+        return self.table() if self.are_joined else None
+
+    def required(self, doing: str) -> TableClause:
+        """Return the table to filter or count by state in SQL; :class:`LedgerError` if not here.
+
+        :param doing: what cannot be done without it, such as "filter by state".
+        """
+        table = self.joined()
+        if table is not None:
+            return table
+        if self.are_known:
+            place = f"in another database ({mask_url(str(self._url()))})"
+        else:
+            place = "in no SQL database"
+        raise LedgerError(
+            f"Cannot {doing}: the results are {place}. Set LEDGER_URL to the result backend's "
+            "database, so that one database has both."
+        )
+
+    def _url(self) -> object:
+        return self._engine.url.render_as_string() if self._engine is not None else ""
+
+    def table(self) -> TableClause | None:
+        """Return the table with the columns that it has; None where it does not exist yet."""
+        if self._table is None and self._engine is not None:
+            with self._engine.connect() as connection:
+                self._table = self._find(connection)
+        return self._table
+
+    def _find(self, connection: Connection) -> TableClause | None:
+        found = inspect(connection)
+        if not found.has_table(self._name, schema=self._schema):
+            if self.are_joined:
+                raise LedgerError(
+                    f"The result table {self._name} is missing, or this database role may not "
+                    "see it: run `celery -A proj ledger upgrade`, or GRANT SELECT on it."
+                )
+            return None
+        names = [column["name"] for column in found.get_columns(self._name, schema=self._schema)]
+        if self.are_joined and self.dialect.is_mysql:
+            collation = connection.scalar(
+                text(
+                    "SELECT collation_name FROM information_schema.columns WHERE table_schema = "
+                    "COALESCE(:schema, DATABASE()) AND table_name = :name AND column_name = "
+                    "'task_id'"
+                ),
+                {"schema": self._schema, "name": self._name},
+            )
+            self.dialect = queries.Dialect(self.dialect.name, collation)
+        return queries.result_table(self._name, self._schema, names)
+
+    def of(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the fields of :class:`Task` of the results of ``ids``, where there are any."""
+        table = self.table()
+        if table is None or self._engine is None:
+            return {}
+        outcomes = {}
+        with self._engine.connect() as connection:
+            for start in range(0, len(ids), _CHUNK):
+                query = queries.results_of(table, ids[start : start + _CHUNK])
+                for row in connection.execute(query).mappings():
+                    outcomes[row["task_id"]] = queries.to_outcome(row)
+        return outcomes
+
+    def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the states of those of ``ids`` that have a result."""
+        table = self.table()
+        if table is None or self._engine is None:
+            return {}
+        with self._engine.connect() as connection:
+            rows = connection.execute(queries.states_of(table, ids)).all()
+        return {row.task_id: row.status for row in rows}
+
+    def delete(self, connection: Connection, ids: Sequence[str]) -> None:
+        """Delete the results of ``ids`` where they are in the ledger's database and it lets us."""
+        table = self.joined()
+        if table is not None:
+            self._try(connection, delete(table).where(table.c.task_id.in_(ids)))
+
+    def delete_groups(self, connection: Connection, before: datetime) -> None:
+        """Delete the group results of that age, as :meth:`delete` does."""
+        if self.are_joined and inspect(connection).has_table(tasksetmeta.name):
+            moment = before.astimezone(timezone.utc).replace(tzinfo=None)
+            self._try(connection, delete(tasksetmeta).where(tasksetmeta.c.date_done < moment))
+
+    def _try(self, connection: Connection, statement: Any) -> None:
+        if not self._deletable:
+            return
+        try:
+            with connection.begin_nested():
+                connection.execute(statement)
+        except SQLAlchemyError as exc:
+            if not is_forbidden(exc):
+                raise
+            self._deletable = False
+            logger.warning(
+                "The results stay where they are, since this database role may not delete them "
+                "(%s)",
+                brief(exc),
+            )

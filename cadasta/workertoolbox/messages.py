@@ -1,0 +1,305 @@
+"""A task message as a frozen value: headers and a body in, a :class:`TaskRecord` out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from .errors import MessageError
+from .topology import plain_routing_key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """One publication of a task, as the ledger stores it. All times are aware, in UTC."""
+
+    task_id: str
+    name: str
+    queue: str | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group_id: str | None = None
+    #: Positional arguments as JSON text (valid for PostgreSQL: no NaN), or None where they are not stored.
+    args: str | None = None
+    #: Keyword arguments as JSON text, or None.
+    kwargs: str | None = None
+    args_repr: str | None = None
+    kwargs_repr: str | None = None
+    #: True where the arguments were larger than ``MONITOR_MAX_ARGS_BYTES`` and were left out.
+    args_truncated: bool = False
+    eta: datetime | None = None
+    expires: datetime | None = None
+    retries: int = 0
+    #: How often the task was replaced (``Task.replace``): Celery's ``replaced_task_nesting``.
+    replacements: int = 0
+    origin: str | None = None
+    priority: int | None = None
+    #: Hard and soft time limit in seconds.
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    #: JSON-able values.
+    stamps: dict[str, Any] | None = None
+    #: What the caller passed in ``headers=``.
+    headers: dict[str, Any] | None = None
+    #: Message properties given by the caller, such as ``is_result``.
+    properties: dict[str, Any] | None = None
+    published_at: datetime | None = None
+
+
+#: When the task was published: ISO 8601, UTC, microseconds.
+HEADER_PUBLISHED_AT = "toolbox_published_at"
+#: Message properties of the caller that AMQP does not carry.
+HEADER_PROPERTIES = "toolbox_properties"
+#: Exchange and routing key of a task whose copy came to the monitor queue by itself.
+HEADER_ADDRESS = "toolbox_address"
+
+#: What Celery's own message protocol puts into the headers; all else is a caller's.
+_PROTOCOL_HEADERS = frozenset(
+    "lang task id shadow eta expires group group_index retries timelimit root_id parent_id argsrepr"
+    " kwargsrepr origin ignore_result replaced_task_nesting stamped_headers stamps compression"
+    " redelivered x-death x-first-death-exchange x-first-death-queue x-first-death-reason"
+    " x-last-death-exchange x-last-death-queue x-last-death-reason x-delivery-count"
+    " x-acquired-count toolbox_published_at toolbox_properties toolbox_address".split()
+)
+#: The longest id and name that the ledger stores, in characters.
+MAX_NAME = 155
+#: The longest repr of arguments that is kept, in characters.
+MAX_REPR = 1024
+#: The largest JSON text of custom headers, stamps or properties that is kept, in characters.
+MAX_HEADER_BYTES = 65_536
+#: A body above this, in bytes, is not even parsed: memory stays flat.
+MAX_PARSED_BODY = 2**20
+#: A redaction: task name, arguments and keyword arguments in, the same two out.
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode  # dumps makes one a call
+Redaction = Callable[[str, Any, Any], tuple[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What of a task's arguments is stored.
+
+    Args:
+        store_args: store arguments at all.
+        max_args_bytes: the largest JSON text of ``args`` or ``kwargs`` that is stored, in bytes.
+        redact: replaces values before anything is stored.
+        redact_header: whether a custom header of this name is to be replaced.
+    """
+
+    store_args: bool = True
+    max_args_bytes: int = 65_536
+    redact: Redaction | None = None
+    redact_header: Callable[[str], bool] | None = None
+
+
+def decode(
+    body: bytes | str,
+    *,
+    content_type: str | None,
+    headers: Mapping[str, Any] | None,
+    properties: Mapping[str, Any] | None,
+    exchange: str | None,
+    routing_key: str | None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> TaskRecord:
+    """The record of one task message of the monitor queue.
+
+    Only JSON is ever parsed. Of a body in another format, pickle above all, the record has what
+    the headers tell. Fields that are not of their type are left out; without an id and a name it
+    is no task message.
+
+    Args:
+        body: the body, decompressed.
+        content_type: its format, ``application/json`` where it is to be read.
+        headers, properties: the message's own.
+        exchange, routing_key: what it was published with.
+        limits: what of the arguments is kept.
+
+    Raises:
+        MessageError: it is no task message; says why.
+    """
+    headers = headers if isinstance(headers, Mapping) else {}
+    properties = properties if isinstance(properties, Mapping) else {}
+    if "task" in headers and "id" in headers:
+        fields: Mapping[str, Any] = headers
+        args, kwargs, parsed = _parse_arguments(body, content_type)
+    else:
+        fields = _protocol_1(body, content_type)
+        args, kwargs, parsed = fields.get("args") or [], fields.get("kwargs") or {}, True
+    task_id = _name(fields.get("id"), "id")
+    name = _name(fields.get("task"), "task name")
+    stored = _stored_arguments(name, args, kwargs, parsed, fields, limits)
+    time_limit, soft_time_limit = _pair(fields.get("timelimit"))
+    own_properties = headers.get(HEADER_PROPERTIES)
+    return TaskRecord(
+        task_id=task_id,
+        name=name,
+        queue=_queue(headers, exchange, routing_key),
+        root_id=_text(fields.get("root_id")) or task_id,
+        parent_id=_text(fields.get("parent_id")),
+        group_id=_text(fields.get("group")),
+        **stored,
+        eta=_time(fields.get("eta")),
+        expires=_time(fields.get("expires")),
+        retries=_whole(fields.get("retries")) or 0,
+        replacements=_whole(fields.get("replaced_task_nesting")) or 0,
+        origin=_text(fields.get("origin")),
+        priority=_whole(properties.get("priority")),
+        time_limit=time_limit,
+        soft_time_limit=soft_time_limit,
+        stamps=_mapping(fields.get("stamps")),
+        headers=_custom_headers(headers, limits),
+        properties=_mapping(own_properties),
+        published_at=_time(headers.get(HEADER_PUBLISHED_AT)),
+    )
+
+
+def _parse_arguments(body: Any, content_type: Any) -> tuple[Any, Any, bool]:
+    """Arguments of a message of protocol 2, and whether they could be read."""
+    if content_type != "application/json" or len(body) > MAX_PARSED_BODY:
+        return None, None, False
+    try:
+        args, kwargs, _embedded = json.loads(body)
+    except (ValueError, TypeError, RecursionError):
+        return None, None, False
+    return args, kwargs, args is not None and kwargs is not None
+
+
+def _protocol_1(body: Any, content_type: Any) -> dict[str, Any]:
+    """The fields of a message of Celery's first protocol, which has all of them in its body."""
+    if content_type != "application/json":
+        raise MessageError(
+            f"the headers name no task and the body is {content_type!r}, which is not read"
+        )
+    if len(body) > MAX_PARSED_BODY:
+        raise MessageError(f"the headers name no task and the body has {len(body)} bytes")
+    try:
+        fields = json.loads(body)
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise MessageError(f"the headers name no task and the body is not JSON: {exc}") from exc
+    if not isinstance(fields, dict):
+        raise MessageError("neither headers nor body name a task")
+    return fields
+
+
+def _stored_arguments(
+    name: str, args: Any, kwargs: Any, parsed: bool, fields: Mapping[str, Any], limits: Limits
+) -> dict[str, Any]:
+    """The columns of the arguments: JSON and repr, redacted and bounded."""
+    nothing = {"args": None, "kwargs": None, "args_repr": None, "kwargs_repr": None}
+    if not limits.store_args:
+        return nothing
+    args_repr, kwargs_repr = _text(fields.get("argsrepr")), _text(fields.get("kwargsrepr"))
+    if limits.redact is not None:
+        if not parsed:
+            return {**nothing, "args_truncated": True}  # the repr could hold what is to be hidden
+        args, kwargs = limits.redact(name, args, kwargs)
+        args_repr, kwargs_repr = repr(args), repr(kwargs)
+    elif parsed and args_repr is None:
+        args_repr, kwargs_repr = repr(args), repr(kwargs)
+    columns: dict[str, Any] = {
+        "args_repr": args_repr and _cut(args_repr),
+        "kwargs_repr": kwargs_repr and _cut(kwargs_repr),
+        "args_truncated": not parsed,
+    }
+    if parsed:
+        for column, value in (("args", args), ("kwargs", kwargs)):
+            text = to_json(value)
+            if len(text) > limits.max_args_bytes:
+                columns["args_truncated"] = True
+            else:
+                columns[column] = text
+    return columns
+
+
+def to_json(value: Any) -> str:
+    """``value`` as ASCII JSON text that every database takes; NaN and infinities become strings."""
+    try:
+        return _encode(value)
+    except ValueError:
+        return _encode(_finite(value))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _custom_headers(headers: Mapping[str, Any], limits: Limits) -> dict[str, Any] | None:
+    """What a caller passed in ``headers=``."""
+    names = headers.keys() - _PROTOCOL_HEADERS
+    if not names:
+        return None
+    hidden = limits.redact_header
+    found = {n: "***" if hidden and hidden(n) else headers[n] for n in sorted(names)}
+    return _mapping(found)
+
+
+def _queue(headers: Mapping[str, Any], exchange: Any, routing_key: Any) -> str | None:
+    """The name of the work queue: on the topic exchange that is the routing key."""
+    address = headers.get(HEADER_ADDRESS)
+    if isinstance(address, Mapping):
+        exchange, routing_key = address.get("exchange"), address.get("routing_key")
+    key = _text(routing_key) or _text(exchange)
+    return key and plain_routing_key(key)
+
+
+def _name(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise MessageError(f"the task message's {what} is {_cut(repr(value), 80)}, not a text")
+    if len(value) > MAX_NAME:
+        raise MessageError(f"the task message's {what} has {len(value)} characters of {MAX_NAME}")
+    return value
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and abs(value) < 2**31 else None
+
+
+def _pair(value: Any) -> tuple[float | None, float | None]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None, None
+    first, second = (v if isinstance(v, int | float) else None for v in value)
+    return first, second
+
+
+def _time(value: Any) -> datetime | None:
+    if not isinstance(value, str) or not value:
+        return None
+    try:
+        found = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        if found.tzinfo is None:
+            return found.replace(tzinfo=timezone.utc)
+        return found.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _mapping(value: Any) -> dict[str, Any] | None:
+    """``value`` as a dictionary of JSON values, or None if it is none, or above the limit."""
+    if not isinstance(value, Mapping) or not value:
+        return None
+    try:
+        text = json.dumps(value, default=repr)
+    except (ValueError, TypeError, RecursionError):
+        return {"error": "not JSON"}
+    if len(text) > MAX_HEADER_BYTES:
+        return {"error": f"{len(text)} bytes, more than {MAX_HEADER_BYTES}"}
+    found: dict[str, Any] = json.loads(text)
+    return _finite(found) if "NaN" in text or "Infinity" in text else found
+
+
+def _cut(text: str, length: int = MAX_REPR) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

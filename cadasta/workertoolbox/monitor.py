@@ -1,0 +1,297 @@
+"""The monitor: moves every message of the monitor queue into the ledger.
+
+It writes a batch in one transaction, and only then acknowledges its messages. Whatever dies in
+between, the broker delivers them again, and the ledger takes a message twice without a trace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from kombu import Consumer
+from sqlalchemy.exc import SQLAlchemyError
+
+from .errors import LedgerError, MessageError
+from .ledger import Ledger, Undecodable
+from .messages import Limits, TaskRecord, decode
+from .monitor_amqp import buffer_reads
+from .redaction import make_redaction
+from .setup import router_of
+from .urls import mask_url
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a virtual broker hides the messages that a monitor holds.
+VISIBILITY_TIMEOUT = 60
+#: Seconds of one look at the broker while nothing is held.
+IDLE_WAIT = 1.0
+#: Seconds before the first and the longest wait between two attempts after a failure.
+FIRST_RETRY, LONGEST_RETRY = 0.5, 10.0
+#: How much of a message that is no task message is stored, in bytes.
+MAX_STORED_BODY = 65_536
+#: How many batches may be on their way from the broker.
+PREFETCH_BATCHES = 2
+
+
+class Held(NamedTuple):
+    """A message that is decoded and not yet acknowledged."""
+
+    tag: Any
+    item: TaskRecord | Undecodable
+
+
+class Monitor:
+    """Consumes the monitor queue of ``app`` into its ledger, until it is stopped.
+
+    Args:
+        app: an app that is configured by ``Config``.
+        batch: messages of one transaction; default ``MONITOR_BATCH`` (500).
+        interval: seconds after which a smaller batch is written; default ``MONITOR_INTERVAL``
+            (0.5).
+        ledger: where to write; default: the app's.
+
+    Raises:
+        ConfigError: the app is not configured by the toolbox.
+        LedgerError: no database is named.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        batch: int | None = None,
+        interval: float | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.app = app
+        self.queue = router_of(app).monitor
+        self.batch = batch or app.conf.MONITOR_BATCH
+        self.interval = interval or app.conf.MONITOR_INTERVAL
+        self.ledger = ledger or Ledger.from_app(app)
+        self.limits = limits_of(app)
+        #: How many messages have been recorded and acknowledged since the start.
+        self.recorded = 0
+        self._held: list[Held] = []
+        self._stopping = threading.Event()
+        self._database_retry = Backoff()
+
+    def stop(self) -> None:
+        """Let :meth:`run` write what is held, acknowledge it and return; safe in a handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Consume until :meth:`stop`, through outages of broker and database."""
+        broker_retry = Backoff()
+        while not self._stopping.is_set():
+            connection = self._connection()
+            try:
+                connection.connect()
+                if connection.transport.driver_type == "amqp":
+                    buffer_reads(connection)
+                broker_retry.reset()
+                logger.info("Recording %s of %s", self.queue.name, connection.as_uri())
+                self._consume(connection)
+            except _broker_errors(connection) as exc:
+                # What is held comes again: its delivery tags died with the connection.
+                self._held.clear()
+                wait = broker_retry.next()
+                logger.warning(
+                    "The broker is away (%s); trying again in %.1f seconds", _shown(exc), wait
+                )
+                self._stopping.wait(wait)
+            finally:
+                _close(connection)
+        logger.info("Stopped; %d messages recorded", self.recorded)
+
+    def _connection(self) -> Any:
+        """A connection on which an acknowledgement touches the monitor's messages alone."""
+        app = self.app
+        options: dict[str, Any] = {"max_retries": 0}
+        connection = app.connection_for_read(heartbeat=app.conf.broker_heartbeat)
+        kind = connection.transport_cls
+        driver = connection.get_transport_cls()
+        if driver.driver_type == "redis":
+            from .monitor_redis import transport_for  # redis is optional
+
+            connection.transport_cls = transport_for(driver)
+            options["visibility_timeout"] = VISIBILITY_TIMEOUT
+        elif driver.driver_type == "sqs":
+            from .monitor_sqs import Transport  # boto3 takes a second
+
+            connection.transport_cls = Transport
+            # a long poll would hold a batch back for its 20 seconds
+            options.update(wait_time_seconds=1, monitor_visibility_timeout=VISIBILITY_TIMEOUT)
+        elif kind == "embedded":
+            options["visibility_timeout"] = VISIBILITY_TIMEOUT
+        connection.transport_options = {**connection.transport_options, **options}
+        return connection
+
+    def _consume(self, connection: Any) -> None:
+        self._held.clear()
+        channel = connection.default_channel
+        self.queue(channel).declare()
+        channel.basic_qos(0, PREFETCH_BATCHES * self.batch, False)
+        consumer = Consumer(
+            channel, [self.queue(channel)], on_message=self._take, auto_declare=False
+        )
+        consumer.on_decode_error = self._take_broken
+        consumer.consume()
+        due: float | None = None
+        while not self._stopping.is_set():
+            wait = IDLE_WAIT if due is None else max(0.0, due - time.monotonic())
+            try:
+                connection.drain_events(timeout=wait or 0.001)
+            except TimeoutError:
+                connection.heartbeat_check()
+            if not self._held:
+                continue
+            if due is None:
+                due = time.monotonic() + self.interval
+            full = len(self._held) >= self.batch and not self._database_retry.waiting
+            if full or time.monotonic() >= due:
+                due = self._flush(channel)
+        consumer.cancel()
+        if self._held:
+            self._flush(channel)
+
+    def _flush(self, channel: Any) -> float | None:
+        """Write and acknowledge what is held; when to try again, if the database is away."""
+        try:
+            self.ledger.record(h.item for h in self._held if isinstance(h.item, TaskRecord))
+            self.ledger.record_undecodable(
+                h.item for h in self._held if isinstance(h.item, Undecodable)
+            )
+        except (SQLAlchemyError, LedgerError) as exc:
+            wait = self._database_retry.next()
+            logger.warning(
+                "The ledger cannot be written (%s); holding %d messages, trying again in %.1f "
+                "seconds",
+                _shown(exc),
+                len(self._held),
+                wait,
+            )
+            return time.monotonic() + wait
+        if self._database_retry.waiting:
+            logger.info("The ledger is written again")
+            self._database_retry.reset()
+        acknowledge(channel, [held.tag for held in self._held])
+        self.recorded += len(self._held)
+        self._held.clear()
+        return None
+
+    def _take(self, message: Any) -> None:
+        """Decode one message and hold it; nothing in it may stop the monitor."""
+        info = message.delivery_info or {}
+        item: TaskRecord | Undecodable
+        try:
+            item = decode(
+                message.body,
+                content_type=message.content_type,
+                headers=message.headers,
+                properties=message.properties,
+                exchange=info.get("exchange"),
+                routing_key=info.get("routing_key"),
+                limits=self.limits,
+            )
+        except Exception as exc:
+            item = undecodable(message, exc)
+        self._held.append(Held(message.delivery_tag, item))
+
+    def _take_broken(self, message: Any, exc: Exception) -> None:
+        """Hold a message that kombu itself could not read."""
+        self._held.append(Held(message.delivery_tag, undecodable(message, exc)))
+
+
+class Backoff:
+    """Waits that double, from :data:`FIRST_RETRY` to :data:`LONGEST_RETRY` seconds."""
+
+    def __init__(self) -> None:
+        self._next = FIRST_RETRY
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an attempt has failed since the last :meth:`reset`."""
+        return self._next > FIRST_RETRY
+
+    def next(self) -> float:
+        """Seconds to wait before the next attempt."""
+        wait, self._next = self._next, min(self._next * 2, LONGEST_RETRY)
+        return wait
+
+    def reset(self) -> None:
+        """The next failure is a first one again."""
+        self._next = FIRST_RETRY
+
+
+def limits_of(app: Any) -> Limits:
+    """What of the arguments the settings of ``app`` allow to be stored."""
+    conf = app.conf
+    redact, redact_header = make_redaction(conf.MONITOR_REDACT, app.tasks)
+    return Limits(
+        store_args=conf.MONITOR_STORE_ARGS,
+        max_args_bytes=conf.MONITOR_MAX_ARGS_BYTES,
+        redact=redact,
+        redact_header=redact_header,
+    )
+
+
+def acknowledge(channel: Any, tags: list[Any]) -> None:
+    """Acknowledge the messages of one batch, in as few round trips as the broker allows."""
+    if not tags:
+        return
+    many: Callable[[list[Any]], None] | None = getattr(channel, "basic_ack_many", None)
+    if many is not None:
+        many(tags)
+    elif isinstance(tags[-1], int):
+        channel.basic_ack(tags[-1], multiple=True)  # AMQP numbers the deliveries of a channel
+    else:
+        for tag in tags:  # virtual transports heed no ``multiple``
+            channel.basic_ack(tag)
+
+
+def undecodable(message: Any, exc: Exception) -> Undecodable:
+    """What is kept of a message that is no task message."""
+    if not isinstance(exc, MessageError):
+        logger.warning("A message could not be decoded: %s", type(exc).__name__)
+    info = message.delivery_info or {}
+    body = message.body or b""
+    body = body.encode("utf-8", "surrogateescape") if isinstance(body, str) else bytes(body)
+    whole = hashlib.sha256(repr((message.headers, message.properties)).encode() + body)
+    return Undecodable(
+        error=f"{type(exc).__name__}: {exc}",
+        body=body[:MAX_STORED_BODY],
+        body_size=len(body),
+        routing_key=info.get("routing_key"),
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        headers=message.headers,
+        properties=message.properties,
+        digest=whole.hexdigest(),
+    )
+
+
+def _broker_errors(connection: Any) -> tuple[type[BaseException], ...]:
+    found: Iterable[type[BaseException]] = (
+        *connection.recoverable_connection_errors,
+        *connection.recoverable_channel_errors,
+        *connection.connection_errors,
+        *connection.channel_errors,
+    )
+    return (*found, OSError)
+
+
+def _close(connection: Any) -> None:
+    try:
+        connection.release()
+    except Exception as exc:  # it is broken already, and the next one is made anew
+        logger.debug("Closing the connection failed: %s", type(exc).__name__)
+
+
+def _shown(exc: BaseException) -> str:
+    """An error in one line, without passwords."""
+    return mask_url(f"{type(exc).__name__}: {exc}".splitlines()[0])[:300]

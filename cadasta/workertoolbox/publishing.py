@@ -1,0 +1,234 @@
+"""What happens at a publish: the time stamp, the message group, the expiry, the net for strays.
+
+Celery's publish signals are global to the process. They act here only where the publish carries
+the toolbox's :class:`~.topology.Declaration`, so another app in the same process is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from typing import Any
+
+from celery import _state, signals
+from kombu import Queue
+from kombu.exceptions import EncodeError, LimitExceeded
+from kombu.transport.native_delayed_delivery import (
+    bind_queue_to_native_delayed_delivery_exchange,
+    declare_native_delayed_delivery_exchanges_and_queues,
+    level_name,
+)
+
+from .messages import HEADER_ADDRESS, HEADER_PROPERTIES, HEADER_PUBLISHED_AT
+from .errors import TopologyError
+from .topology import DELAY_EXCHANGE_PREFIX, Declaration, Router, is_monitored, plain_routing_key
+
+logger = logging.getLogger(__name__)
+
+#: Where a delayed message goes in: the exchange of kombu's highest level.
+DELAY_EXCHANGE = level_name(27)
+
+#: Properties that AMQP or Celery know. What a caller adds beside them does not survive AMQP,
+#: so it travels in a header as well.
+_KNOWN_PROPERTIES = frozenset(
+    {
+        "correlation_id",
+        "reply_to",
+        "priority",
+        "expiration",
+        "message_id",
+        "timestamp",
+        "type",
+        "user_id",
+        "app_id",
+        "cluster_id",
+        "mandatory",
+        "immediate",
+        "content_type",
+        "content_encoding",
+        "MessageGroupId",
+        "MessageDeduplicationId",
+        "message_attributes",
+        "delay_seconds",
+        "DelaySeconds",
+    }
+)
+
+#: The publish that is under way in this thread and passes the monitor queue by.
+_under_way = threading.local()
+
+#: The app that each router publishes copies with.
+_apps: weakref.WeakKeyDictionary[Router, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+
+
+def connect() -> None:
+    """Listen to Celery's publish signals; calling it again changes nothing."""
+    for signal, receiver in (
+        (signals.before_task_publish, before_publish),
+        (signals.after_task_publish, after_publish),
+    ):
+        signal.connect(receiver, weak=False, dispatch_uid=f"workertoolbox.{receiver.__name__}")
+
+
+def before_publish(
+    *,
+    body: Any = None,
+    exchange: Any = None,
+    routing_key: str | None = None,
+    declare: Any = None,
+    headers: dict[str, Any] | None = None,
+    properties: dict[str, Any] | None = None,
+    **_: Any,
+) -> None:
+    """Prepare a task message before Celery hands it to the broker (``before_task_publish``)."""
+    if type(declare) is not Declaration or headers is None or properties is None:
+        return
+    router = declare.router
+    headers[HEADER_PUBLISHED_AT] = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+    # The broker would drop the monitor's copy when the task expires. The worker reads the header.
+    properties.pop("expiration", None)
+    extra = {k: v for k, v in properties.items() if k not in _KNOWN_PROPERTIES}
+    if extra:
+        headers[HEADER_PROPERTIES] = extra
+    if router.message_groups and "MessageGroupId" not in properties:
+        # One group for all, kombu's default, lets SQS hand out one message of the queue at a time.
+        task_id = headers.get("id")
+        if task_id:
+            properties["MessageGroupId"] = task_id
+    name = getattr(exchange, "name", exchange) or ""
+    if is_monitored(name, router.exchange_name):
+        if name.startswith(DELAY_EXCHANGE_PREFIX):
+            declare.extend(delay_topology(router, [plain_routing_key(routing_key or "")]))
+        return
+    _under_way.stray = (router, headers, dict(properties))
+
+
+def after_publish(
+    *,
+    body: Any = None,
+    exchange: Any = None,
+    routing_key: str | None = None,
+    headers: dict[str, Any] | None = None,
+    sender: str | None = None,
+    **_: Any,
+) -> None:
+    """Give the monitor queue its copy of a task that went past it (``after_task_publish``)."""
+    stray = _under_way.__dict__.pop("stray", None)
+    if stray is None or stray[1] is not headers:
+        return
+    router, sent, properties = stray
+    address = {"exchange": getattr(exchange, "name", exchange) or "", "routing_key": routing_key}
+    try:
+        publish_copy(router, body, {**sent, HEADER_ADDRESS: address}, properties)
+    except Exception:
+        # The task is out already: failing its publisher now would make it send the task again.
+        logger.exception("Task %s was published, but not its copy for the ledger", sender)
+
+
+def publish_copy(
+    router: Router, body: Any, headers: dict[str, Any], properties: dict[str, Any]
+) -> None:
+    """Put a copy of a task message on the monitor queue alone.
+
+    Raises:
+        kombu.exceptions.OperationalError: the broker does not take it.
+    """
+    app = _app_of(router)
+    pool = app.amqp.producer_pool
+    try:
+        # The publish that is being copied holds a producer of this pool: waiting for a second
+        # one could wait for ever.
+        producer = pool.acquire(block=False)
+    except LimitExceeded:
+        with app.connection_for_write() as connection:
+            _send_copy(app, app.amqp.Producer(connection), router, body, headers, properties)
+        return
+    with producer:
+        _send_copy(app, producer, router, body, headers, properties)
+
+
+def _send_copy(
+    app: Any, producer: Any, router: Router, body: Any, headers: Any, properties: Any
+) -> None:
+    options = {
+        **properties,
+        "exchange": "",
+        "routing_key": router.monitor.name,
+        "declare": [router.monitor],
+        "headers": headers,
+        "delivery_mode": 2,
+        "retry": True,
+        "retry_policy": app.conf.task_publish_retry_policy,
+    }
+    try:
+        producer.publish(body, serializer="json", **options)
+    except EncodeError:
+        # Its own serializer took the arguments, JSON does not: the headers hold their repr.
+        producer.publish([None, None, {}], serializer="json", **options)
+
+
+def _app_of(router: Router) -> Any:
+    """The app that publishes through ``router``: any that has it, they share its settings."""
+    known = _apps.get(router)
+    app = known() if known is not None else None
+    if app is None:
+        for candidate in _state._get_active_apps():
+            if candidate.configured and candidate.conf.task_routes is router:
+                app = candidate
+                _apps[router] = weakref.ref(app)
+                break
+        else:
+            raise TopologyError(f"no Celery app of this process has {router!r} as its task_routes.")
+    return app
+
+
+class DelayLevels(Queue):  # type: ignore[misc]
+    """Celery's delay exchanges and queues, and the monitor queue's binding to them.
+
+    It is declared like a queue, so that kombu remembers it per connection. Without the monitor's
+    binding the copy of a delayed task would come when the task is due.
+    """
+
+    def __hash__(self) -> int:
+        return hash(f"D|{self.name}")
+
+    def declare(self, nowait: bool = False, channel: Any = None) -> str:
+        channel = channel or self.channel
+        declare_native_delayed_delivery_exchanges_and_queues(
+            _OneChannel(channel), self.queue_arguments["x-queue-type"]
+        )
+        self.bind_to(DELAY_EXCHANGE, "#", channel=channel)
+        return str(self.name)
+
+
+class DelayedQueue(Queue):  # type: ignore[misc]
+    """A work queue's binding to the exchange at which delayed messages come out."""
+
+    def __hash__(self) -> int:
+        return hash(f"DQ|{self.name}")
+
+    def declare(self, nowait: bool = False, channel: Any = None) -> str:
+        bind_queue_to_native_delayed_delivery_exchange(_OneChannel(channel or self.channel), self)
+        return str(self.name)
+
+
+class _OneChannel:
+    """Gives kombu's delay functions, which open a channel and leave it open, the one at hand."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+
+    def channel(self) -> Any:
+        return self._channel
+
+
+def delay_topology(router: Router, names: Iterable[str]) -> list[Queue]:
+    """What a delayed publish to the queues ``names`` needs, in the order of declaration."""
+    levels = DelayLevels(
+        router.monitor.name, queue_arguments={"x-queue-type": router.delay_queue_type}
+    )
+    targets = (router.queues[name] for name in names if name in router.queues)
+    return [levels, *(DelayedQueue(q.name, q.exchange, routing_key=q.routing_key) for q in targets)]

@@ -1,0 +1,171 @@
+"""``setup_app``: what an app needs beyond its settings."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from datetime import datetime, timedelta
+from typing import Any
+
+from celery.utils.time import subtract_datetimes
+
+from . import logs
+from .conf import masked
+from .urls import database_url, mask_url
+from .errors import ConfigError, TopologyError
+from .publishing import delay_topology
+from .topology import Router
+
+logger = logging.getLogger(__name__)
+
+#: The shortest ETA that Celery cannot round down to none before it publishes.
+SHORT_DELAY = timedelta(seconds=1.1)
+
+
+def setup_app(app: Any, throw: bool = True) -> None:
+    """Prepare ``app`` and its broker and database; done once, further calls change nothing.
+
+    It declares the exchange and all queues, creates missing tables, limits
+    ``celery.chord_unlock`` to ``CHORD_UNLOCK_MAX_RETRIES`` polls, refuses to consume the monitor
+    queue, and sets up logging where the settings ask for it. A worker calls it by itself when it
+    starts (``throw=False``). A producer or a shell may call it, and need not.
+
+    Args:
+        app: a Celery app that is configured by :class:`~.conf.Config`.
+        throw: raise what fails; with False it is logged, and the other steps still run.
+            ``app.is_set_up`` is True only where all steps have succeeded.
+
+    Raises:
+        ConfigError: the app is not configured by ``Config``.
+        ToolboxError, kombu.exceptions.OperationalError: a step failed.
+    """
+    if getattr(app, "is_set_up", False):
+        return
+    app.is_set_up = False
+    done = True
+    steps = (
+        set_up_logging,
+        limit_chords,
+        guard_monitor_queue,
+        lengthen_short_delays,
+        declare_topology,
+        make_tables,
+    )
+    for step in steps:
+        try:
+            step(app)
+        except Exception as exc:
+            if throw:
+                raise
+            done = False
+            # Drivers repeat the URL with its password in their messages.
+            logger.error(
+                "Setting up the app: %s failed: %s",
+                step.__name__,
+                mask_url(f"{type(exc).__name__}: {exc}"),
+            )
+    app.is_set_up = done
+
+
+def router_of(app: Any) -> Router:
+    """The router of an app that is configured by ``Config``.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    router = app.conf.task_routes
+    if not isinstance(router, Router):
+        raise ConfigError(
+            f"app {app.main!r} is not configured by the toolbox: use "
+            f"app.config_from_object(Config(queues=[...])). Its task_routes is {masked(router)!r}."
+        )
+    return router
+
+
+def declare_topology(app: Any) -> None:
+    """Declare exchange, work queues, monitor queue and, with quorum queues, the delay queues."""
+    router = router_of(app)
+    with app.connection_for_write() as connection:
+        connection.ensure_connection(max_retries=3, interval_start=0, interval_step=0.2)
+        channel = connection.default_channel
+        entities = [*router.queues.values(), router.monitor]
+        if router.quorum:
+            entities += delay_topology(router, router.queues)
+        for entity in entities:
+            entity(channel).declare()
+
+
+def limit_chords(app: Any) -> None:
+    """Bound the polls of ``celery.chord_unlock``; Celery's own has no limit."""
+    app.tasks["celery.chord_unlock"].max_retries = app.conf.CHORD_UNLOCK_MAX_RETRIES
+
+
+def make_tables(app: Any) -> None:
+    """Create what is missing in the result backend's database, where that is an SQL one."""
+    url = database_url(app.conf.result_backend)
+    if url is None:
+        return
+    from .database import make_engine  # SQLAlchemy
+    from .migrations import upgrade
+
+    engine = make_engine(url)
+    try:
+        upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def guard_monitor_queue(app: Any) -> None:
+    """Refuse ``control add_consumer`` for the monitor queue: its copies would run as tasks.
+
+    ``worker -Q`` refuses it without help, because the monitor queue is not in ``task_queues``.
+    """
+    from celery.worker.control import Panel  # the worker's part of Celery
+
+    add_consumer = Panel.data["add_consumer"]
+    if getattr(add_consumer, "guarded", False):
+        return
+
+    def guarded(state: Any, queue: str, *args: Any, **kwargs: Any) -> Any:
+        router = state.app.conf.task_routes
+        if isinstance(router, Router) and queue == router.monitor.name:
+            raise TopologyError(
+                f"{queue!r} is the monitor queue: its messages are copies, and a worker would run "
+                f"each task again. Start 'celery monitor' instead."
+            )
+        return add_consumer(state, queue, *args, **kwargs)
+
+    guarded.guarded = True  # type: ignore[attr-defined]
+    Panel.data["add_consumer"] = guarded
+
+
+def lengthen_short_delays(app: Any) -> None:
+    """On quorum queues, let a delay below one second be one second.
+
+    Celery 5.7 counts a delay in whole seconds there and raises ValueError for none. In a retry
+    that error makes the worker reject the message: the task would be lost.
+    """
+    if not router_of(app).quorum:
+        return
+    send_task = app.send_task
+
+    @functools.wraps(send_task)
+    def send(*args: Any, **options: Any) -> Any:
+        countdown, eta = options.get("countdown"), options.get("eta")
+        if countdown:
+            options["countdown"] = max(countdown, 1)
+        elif eta:
+            moment = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
+            if timedelta(0) < subtract_datetimes(moment, app.now()) < SHORT_DELAY:
+                options["eta"] = app.now() + SHORT_DELAY
+        return send_task(*args, **options)
+
+    app.send_task = send
+
+
+def set_up_logging(app: Any) -> None:
+    """Log files and Sentry, where the settings ask for them."""
+    if app.conf.SETUP_FILE_LOGGING:
+        logs.log_to_files(app.conf.SETUP_FILE_LOGGING)
+    if app.conf.SETUP_SENTRY_LOGGING:
+        logs.report_to_sentry()

@@ -1,0 +1,54 @@
+"""The fixture ``deployment``: the project on each broker, with a database of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.deployment import Deployment
+
+BROKERS = ("rabbitmq", "rabbitmq-quorum", "sqs", "redis", "embedded")
+
+
+def _settings(broker: str, folder: Path, get: Callable[[str], Any]) -> dict[str, Any]:
+    """The settings that differ between brokers, and on which database each is tried."""
+    if broker == "embedded":
+        return {
+            "broker_url": f"embedded:///{folder}/broker.sqlite3",
+            "result_backend": f"db+sqlite:///{folder}/ledger.sqlite3",
+        }
+    if broker == "redis":
+        return {
+            "broker_url": get("redis_url"),
+            "broker_transport_options": {"global_keyprefix": get("redis_prefix")},
+            "result_backend": f"db+sqlite:///{folder}/ledger.sqlite3",
+        }
+    if broker == "sqs":
+        host = get("sqs_endpoint").removeprefix("http://")
+        return {
+            "broker_url": f"sqs://test:test@{host}",
+            "broker_transport_options": {
+                "is_secure": False,
+                "queue_name_prefix": get("sqs_prefix"),
+                "wait_time_seconds": 1,
+            },
+            "result_backend": f"db+{get('postgres_url')}",
+        }
+    return {
+        "broker_url": get("rabbitmq_url"),
+        "QUEUE_TYPE": "quorum" if broker.endswith("quorum") else "classic",
+        "result_backend": f"db+{get('postgres_url')}",
+    }
+
+
+@pytest.fixture(params=BROKERS)
+def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
+    """The project on one broker; nothing runs yet."""
+    broker: str = request.param
+    environ = request.getfixturevalue("sqs_environment") if broker == "sqs" else {}
+    found = Deployment(tmp_path, _settings(broker, tmp_path, request.getfixturevalue), environ)
+    yield found
+    found.close()

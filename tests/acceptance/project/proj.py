@@ -1,0 +1,89 @@
+"""The app of the acceptance tests, as a user would write it; its settings come from CELERY_*.
+
+Each run and each publish leaves a line in a file, so that a test can compare the ledger with what
+really happened.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from celery import Celery, signals
+
+from cadasta.workertoolbox import Config
+
+app = Celery("proj")
+app.config_from_object(Config())
+
+
+def note(file: str, *words: object) -> None:
+    """Append a line; short appends by several processes do not mix."""
+    line = " ".join(map(str, words)) + "\n"
+    handle = os.open(
+        os.path.join(os.environ["NOTES"], file), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644
+    )
+    try:
+        os.write(handle, line.encode())
+    finally:
+        os.close(handle)
+
+
+@signals.after_task_publish.connect
+def published(headers: dict[str, Any], **_: Any) -> None:
+    note("published", headers["id"], headers["task"], headers["retries"])
+
+
+@signals.task_prerun.connect
+def ran(task_id: str, task: Any, **_: Any) -> None:
+    note("ran", task_id, task.name, task.request.retries)
+
+
+@app.task(name="export.add")
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@app.task(name="data.sync.double")
+def double(x: int) -> int:
+    return 2 * x
+
+
+@app.task(name="export.total")
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@app.task(name="data.sync.fail")
+def fail(words: str) -> None:
+    raise ValueError(words)
+
+
+@app.task(name="export.retry", bind=True, max_retries=3)
+def retry(self: Any, times: int, countdown: float = 0.2) -> int:
+    if self.request.retries < times:
+        raise self.retry(countdown=countdown)
+    return int(self.request.retries)
+
+
+@app.task(name="export.spawn")
+def spawn(n: int) -> list[str]:
+    return [double.delay(i).id for i in range(n)]
+
+
+@app.task(name="export.replace", bind=True)
+def replace(self: Any, x: int) -> Any:
+    return self.replace(add.s(x, 1))
+
+
+@app.task(name="unlisted.name")
+def unlisted(x: int) -> int:
+    return x
+
+
+@app.task(name="export.sleep")
+def sleep(seconds: float) -> float:
+    note("sleeping", seconds)
+    time.sleep(seconds)
+    return seconds

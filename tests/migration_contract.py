@@ -1,0 +1,197 @@
+"""What the migrations do on every database: the same tests on SQLite, PostgreSQL and MariaDB."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from celery import Celery
+from celery.backends.database.models import TaskExtended, TaskSet
+from celery.backends.database.session import ResultModelBase
+from sqlalchemy import Engine, func, inspect, select, text
+
+from cadasta.workertoolbox import migrations, schema
+from cadasta.workertoolbox.database import make_engine
+from cadasta.workertoolbox.errors import LedgerError
+from tests.conftest import StartProcess
+
+#: Waits for the others, then upgrades and tells what it did; "celery" makes Celery's tables only.
+RACER = """
+import sys, time
+from pathlib import Path
+from cadasta.workertoolbox import migrations
+from cadasta.workertoolbox.database import make_engine
+from celery.backends.database.session import SessionManager
+import celery.backends.database.models
+url, what, folder, number = sys.argv[1:]
+Path(folder, "ready-" + number).touch()
+while not Path(folder, "go").exists():
+    time.sleep(0.001)
+engine = make_engine(url)
+if what == "celery":
+    SessionManager().prepare_models(engine)
+else:
+    print("applied", migrations.upgrade(engine))
+engine.dispose()
+"""
+
+#: Every table as the database describes it, but for the order of the constraints.
+Layout = dict[str, Any]
+
+
+def layout(engine: Engine, *tables: str) -> Layout:
+    found = inspect(engine)
+    return {
+        table: {
+            "columns": [
+                (
+                    column["name"],
+                    str(column["type"]),
+                    column["nullable"],
+                    column["default"],
+                    column.get("autoincrement"),
+                )
+                for column in found.get_columns(table)
+            ],
+            "key": found.get_pk_constraint(table)["constrained_columns"],
+            "unique": [one["column_names"] for one in found.get_unique_constraints(table)],
+            "indexes": sorted(
+                (one["name"] or "", one["column_names"], bool(one["unique"]))
+                for one in found.get_indexes(table)
+            ),
+        }
+        for table in tables
+    }
+
+
+class MigrationContract:
+    """The tests; a subclass has the fixture ``url``, of an empty database."""
+
+    @pytest.fixture
+    def engine(self, url: str) -> Iterator[Engine]:
+        engine = make_engine(url)
+        yield engine
+        engine.dispose()
+
+    def test_once_is_enough(self, engine: Engine) -> None:
+        assert migrations.current(engine) is None
+        assert migrations.upgrade(engine) == ["0001_tables"]
+        assert migrations.current(engine) == migrations.HEAD == "0001_tables"
+        assert migrations.upgrade(engine) == []
+        assert set(inspect(engine).get_table_names()) >= set(schema.metadata.tables)
+
+    def test_the_steps_make_what_the_schema_says(self, engine: Engine) -> None:
+        migrations.upgrade(engine)
+        with engine.connect() as connection:
+            context = MigrationContext.configure(
+                connection,
+                opts={
+                    "compare_type": True,
+                    "include_name": lambda name, kind, parents: (
+                        kind != "table" or name in schema.metadata.tables
+                    ),
+                    # Indexes that another dialect alone has.
+                    "include_object": lambda one, name, kind, reflected, other: (
+                        kind != "index"
+                        or reflected
+                        or name != "ix_celery_task_headers"
+                        or engine.dialect.name == "postgresql"
+                    ),
+                },
+            )
+            assert compare_metadata(context, schema.metadata) == []
+
+    def test_result_tables_are_as_celery_makes_them(self, engine: Engine) -> None:
+        names = (TaskExtended.__tablename__, TaskSet.__tablename__)
+        ResultModelBase.metadata.create_all(engine)
+        expected = layout(engine, *names)
+        ResultModelBase.metadata.drop_all(engine)
+        migrations.upgrade(engine)
+        found = layout(engine, *names)
+        ours = [one for one in found["celery_taskmeta"]["indexes"] if "status" in one[1]]
+        assert len(ours) == 1
+        found["celery_taskmeta"]["indexes"].remove(ours[0])
+        assert found == expected
+
+    def test_celerys_tables_are_left_as_they_are(self, engine: Engine, url: str) -> None:
+        ResultModelBase.metadata.create_all(engine)
+        app = Celery("app", backend="db+" + url, set_as_current=False)
+        app.backend.store_result("a", 1, "SUCCESS")
+        before = layout(engine, "celery_taskmeta", "celery_tasksetmeta")
+        migrations.upgrade(engine)
+        after = layout(engine, "celery_taskmeta", "celery_tasksetmeta")
+        after["celery_taskmeta"]["indexes"] = [
+            one
+            for one in after["celery_taskmeta"]["indexes"]
+            if one[0] != "ix_celery_taskmeta_status"
+        ]
+        assert after == before
+        assert app.AsyncResult("a").result == 1
+
+    def test_columns_of_extended_results_are_added(self, engine: Engine, url: str) -> None:
+        ResultModelBase.metadata.create_all(engine)
+        with engine.begin() as connection:
+            for column in ("args", "kwargs", "stamps", "worker", "children"):
+                connection.execute(text(f"ALTER TABLE celery_taskmeta DROP COLUMN {column}"))
+        migrations.upgrade(engine)
+        app = Celery("app", backend="db+" + url, set_as_current=False)
+        app.conf.result_extended = True
+        app.backend.store_result("a", 1, "SUCCESS")
+        assert app.AsyncResult("a").result == 1
+        columns = {column["name"] for column in inspect(engine).get_columns("celery_taskmeta")}
+        assert columns == set(schema.taskmeta.c.keys())
+
+    def test_a_broken_off_start_is_finished(self, engine: Engine) -> None:
+        schema.metadata.create_all(engine, tables=[schema.task])  # and no version
+        assert migrations.upgrade(engine) == ["0001_tables"]
+        assert set(inspect(engine).get_table_names()) >= set(schema.metadata.tables)
+
+    def test_somebody_elses_celery_task(self, engine: Engine) -> None:
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE celery_task (id integer, name varchar(20))"))
+        with pytest.raises(LedgerError, match=r"not the ledger's \(it lacks args, .*rename it"):
+            migrations.upgrade(engine)
+        assert migrations.current(engine) is None
+
+    def test_a_newer_database(self, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+        migrations.upgrade(engine)
+        with engine.begin() as connection:
+            connection.execute(
+                text(f"UPDATE {migrations.VERSION_TABLE} SET version_num = '9999_future'")
+            )
+        with caplog.at_level(logging.WARNING):
+            assert migrations.upgrade(engine) == []
+        assert "9999_future, made by a newer workertoolbox" in caplog.text
+        assert migrations.current(engine) == "9999_future"
+
+    @pytest.mark.slow
+    def test_eight_processes_start_at_once(
+        self, url: str, engine: Engine, run_process: StartProcess, tmp_path: Path
+    ) -> None:
+        whats = ["ours"] * 6 + ["celery"] * 2
+        racers = [
+            run_process(
+                *(sys.executable, "-W", "error", "-c", RACER, url, what, str(tmp_path), str(n)),
+                env={"PYTHONPATH": ":".join(sys.path)},
+                name=f"racer {n}",
+            )
+            for n, what in enumerate(whats)
+        ]
+        for number, racer in enumerate(racers):
+            racer.wait_for((tmp_path / f"ready-{number}").exists, 60)
+        (tmp_path / "go").touch()
+        assert [racer.wait(60) for racer in racers] == [0] * 8
+        logs = [racer.log_text() for racer in racers]
+        assert sum("applied ['0001_tables']" in log for log in logs) == 1, logs
+        assert sum("applied []" in log for log in logs) == 5, logs
+        assert set(inspect(engine).get_table_names()) >= set(schema.metadata.tables)
+        with engine.connect() as connection:
+            version = text(f"SELECT count(*) FROM {migrations.VERSION_TABLE}")
+            assert connection.scalar(version) == 1
+            assert connection.scalar(select(func.count()).select_from(schema.task)) == 0

@@ -1,0 +1,151 @@
+"""The ledger on SQLite, and what needs no server."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from cadasta.workertoolbox.errors import LedgerError
+from cadasta.workertoolbox.ledger import Ledger
+from tests.ledger_contract import NOW, LedgerContract, add_result, record
+
+
+class TestSQLite(LedgerContract):
+    @pytest.fixture
+    def url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path / 'folder' / 'ledger.db'}"
+
+
+def test_in_memory_from_several_threads() -> None:
+    with Ledger("sqlite://") as ledger:
+        threads = [
+            threading.Thread(target=lambda n=n: ledger.record([record(f"{n}")])) for n in range(4)
+        ]
+        ledger.upgrade()
+        for thread in threads:
+            thread.start()
+            thread.join()
+        assert sorted(one.task_id for one in ledger.find()) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"after": "nonsense!"}, "is not a cursor"),
+        ({"after": "AAAA"}, "is not a cursor"),
+        ({"after": "ü"}, "is not a cursor"),
+        ({"after": ""}, "is not a cursor"),
+        ({"limit": 0}, "from 1 to 10,000"),
+        ({"limit": 10_001}, "from 1 to 10,000"),
+        ({"limit": "5"}, "from 1 to 10,000"),
+        ({"since": datetime(2024, 1, 1)}, "since=.* has no time zone"),
+        ({"until": datetime(2024, 1, 1)}, "until=.* has no time zone"),
+    ],
+)
+def test_wrong_arguments_of_find(arguments: dict[str, Any], message: str) -> None:
+    with Ledger("sqlite://") as ledger, pytest.raises(LedgerError, match=message):
+        ledger.find(**arguments)
+
+
+def test_wrong_ages() -> None:
+    with Ledger("sqlite://") as ledger:
+        with pytest.raises(LedgerError, match="older_than=5 is not an age"):
+            ledger.unfinished(5)  # type: ignore[arg-type]
+        with pytest.raises(LedgerError, match="is not an age"):
+            ledger.prune(timedelta.max)
+        with pytest.raises(LedgerError, match="since=.* has no time zone"):
+            ledger.summary(datetime(2024, 1, 1))
+
+
+def test_repr_has_no_password() -> None:
+    ledger = Ledger("postgresql://someone:s3cr:et@host/name?sslpassword=s3cret")
+    assert "s3cr" not in repr(ledger)
+    assert repr(ledger) == ("<Ledger postgresql+psycopg2://someone:***@host/name?sslpassword=***>")
+    ledger.close()
+
+
+def test_a_database_that_is_not_there() -> None:
+    with Ledger("postgresql://u:s3cret@127.0.0.1:1/none") as ledger:
+        with pytest.raises(LedgerError, match="server runs and that LEDGER_URL is right") as info:
+            ledger.get("a")
+        assert "s3cret" not in str(info.value)
+        with pytest.raises(LedgerError):
+            ledger.record([record("a")])
+
+
+def test_an_unsupported_database() -> None:
+    pytest.importorskip("sqlalchemy.dialects.oracle")
+    with pytest.raises(LedgerError, match=r"cannot be kept in|not installed"):
+        Ledger("oracle+oracledb://u:p@host/name")
+
+
+def test_from_app_takes_the_result_backend(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    app = Celery("app", backend="db+" + url, set_as_current=False)
+    with Ledger.from_app(app) as ledger:
+        ledger.record([record("a")])
+        add_result(ledger, "a", "SUCCESS")
+        assert len(ledger.find(state="SUCCESS")) == 1
+    app = Celery("app", backend="database", set_as_current=False)
+    app.conf.database_url = url
+    with Ledger.from_app(app) as ledger:
+        assert len(ledger.find(state="SUCCESS")) == 1
+
+
+def test_from_app_takes_ledger_url_first(tmp_path: Path) -> None:
+    app = Celery("app", backend=f"db+sqlite:///{tmp_path / 'results.db'}", set_as_current=False)
+    app.conf.LEDGER_URL = f"sqlite:///{tmp_path / 'ledger.db'}"
+    with Ledger.from_app(app) as ledger:
+        ledger.record([record("a")])
+        with pytest.raises(LedgerError, match="another database"):
+            ledger.find(state="SUCCESS")
+    assert (tmp_path / "ledger.db").exists()
+    app.conf.LEDGER_URL = f"sqlite:///{tmp_path / 'other' / '..' / 'results.db'}"
+    with Ledger.from_app(app) as ledger:
+        assert len(ledger.find(state="SUCCESS")) == 0  # the same file by another way
+
+
+def test_from_app_with_results_elsewhere(tmp_path: Path) -> None:
+    app = Celery("app", backend="redis://127.0.0.1/0", set_as_current=False)
+    with pytest.raises(LedgerError, match="CELERY_LEDGER_URL"):
+        Ledger.from_app(app)
+    app.conf.LEDGER_URL = f"sqlite:///{tmp_path / 'ledger.db'}"
+    with Ledger.from_app(app) as ledger, pytest.raises(LedgerError, match="in no SQL database"):
+        ledger.summary()
+
+
+def test_from_app_with_a_table_of_another_name(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    app = Celery("app", backend="db+" + url, set_as_current=False)
+    app.conf.database_table_names = {"task": "my_results"}
+    with Ledger(url) as owner:
+        owner.record([record("a")])
+        with owner._engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE my_results AS SELECT * FROM celery_taskmeta")
+            connection.exec_driver_sql(
+                "INSERT INTO my_results (task_id, status) VALUES ('a', 'REVOKED')"
+            )
+    with Ledger.from_app(app) as ledger:
+        assert [one.state for one in ledger.find()] == ["REVOKED"]
+
+
+def test_a_missing_result_table(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    with Ledger(url, results_table="nowhere") as ledger:
+        with pytest.raises(LedgerError, match="result table nowhere is missing"):
+            ledger.find()
+
+
+def test_values_are_frozen() -> None:
+    with Ledger("sqlite://") as ledger:
+        ledger.record([record("a", published_at=NOW)])
+        one = ledger.get("a")
+    assert one is not None
+    with pytest.raises(AttributeError):
+        one.state = "SUCCESS"  # type: ignore[misc]
+    assert one.published_at == NOW.astimezone(timezone(timedelta(hours=2)))

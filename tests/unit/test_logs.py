@@ -1,0 +1,102 @@
+"""Log files and Sentry."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from cadasta.workertoolbox.errors import ConfigError
+from cadasta.workertoolbox.logs import log_to_files, report_to_sentry
+
+
+@pytest.fixture(autouse=True)
+def root_logger_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
+
+
+def test_errors_have_a_file_of_their_own(tmp_path: Path) -> None:
+    log_to_files(str(tmp_path / "new" / "folder"))
+    log_to_files(str(tmp_path / "new" / "folder"))
+    logging.getLogger("proj").info("went well")
+    logging.getLogger("proj").error("went badly")
+    info = (tmp_path / "new/folder/app.info.log").read_text().splitlines()
+    errors = (tmp_path / "new/folder/app.error.log").read_text().splitlines()
+    assert [line.split("proj: ")[1] for line in info] == ["went well", "went badly"]
+    assert [line.split("proj: ")[1] for line in errors] == ["went badly"]
+
+
+def test_the_files_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    log_to_files(True)
+    line = "x" * 2**20
+    for _ in range(12):
+        logging.getLogger("proj").info(line)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "app.error.log",
+        "app.info.log",
+        "app.info.log.1",
+    }
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"SETUP_FILE_LOGGING: .*file/logs/app\.info\.log"):
+        log_to_files(str(tmp_path / "file" / "logs"))
+
+
+def test_sentry_needs_a_dsn() -> None:
+    with pytest.raises(ConfigError, match="SENTRY_DSN"):
+        report_to_sentry({})
+
+
+def test_sentry_gets_what_the_environment_says() -> None:
+    import sentry_sdk
+
+    received: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    report_to_sentry(
+        {
+            "SENTRY_DSN": f"http://key@127.0.0.1:{server.server_port}/1",
+            "SENTRY_NAME": "box-7",
+            "SENTRY_ENVIRONMENT": "staging",
+            "SENTRY_RELEASE": "1.2.3",
+        }
+    )
+    try:
+        client = sentry_sdk.get_client()
+        assert client.get_integration("celery") is not None
+        options = client.options
+        assert (options["server_name"], options["environment"], options["release"]) == (
+            "box-7",
+            "staging",
+            "1.2.3",
+        )
+        sentry_sdk.capture_message("it broke")
+        client.flush(timeout=5)
+        assert received
+    finally:
+        client.close()
+        sentry_sdk.get_global_scope().set_client(None)
+        server.shutdown()
+        server.server_close()
