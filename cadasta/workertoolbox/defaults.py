@@ -121,6 +121,13 @@ TRANSPORT_REDIS: dict[str, Default] = {
     "socket_connect_timeout": Default(5.0, "delay() raises where the host does not answer."),
     "socket_keepalive": Default(True, "A connection that a firewall dropped is noticed."),
 }
+#: The toolbox's transport for each scheme of a Redis URL: all copies of a publish are one
+#: transaction, which kombu's own does not give.
+REDIS_TRANSPORTS = {
+    "redis": "toolbox-redis",
+    "rediss": "toolbox-redis",
+    "sentinel": "toolbox-sentinel",
+}
 SQS_SETTINGS: dict[str, Default] = {
     "worker_enable_remote_control": Default(False, "Amazon SQS has no fan-out."),
     "worker_send_task_events": Default(False, "Amazon SQS has no fan-out; the ledger needs none."),

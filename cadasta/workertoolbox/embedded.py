@@ -36,11 +36,10 @@ from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
 
 from cadasta.workertoolbox.embedded_file import BrokerUnavailableError, path_of, url_for
-from cadasta.workertoolbox.embedded_store import Row, Store
+from cadasta.workertoolbox.embedded_store import BATCH, QoS, Row, Store
 
 __all__ = ["BrokerUnavailableError", "Channel", "Transport", "path_of", "register", "url_for"]
 
-BATCH = 500  # messages taken at once at most, however wide the prefetch window
 LINGER = 0.005  # seconds a consumer stays up for a next message before it asks to be woken
 ROUND = 1.0  # seconds between two looks for messages of dead or overdue consumers
 VISIBILITY_TIMEOUT = 3600.0  # seconds
@@ -49,77 +48,6 @@ VISIBILITY_TIMEOUT = 3600.0  # seconds
 def register() -> None:
     """Make kombu and Celery know URLs that begin with `embedded://`. May be called again."""
     TRANSPORT_ALIASES["embedded"] = f"{__name__}:Transport"
-
-
-class QoS(virtual.QoS):
-    """What a channel was given and has not acknowledged, by delivery tag, in order."""
-
-    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
-        # Without super(): the base restores at exit, in a way that is not ours.
-        self.channel: Any = channel
-        self.prefetch_count = prefetch_count
-        self._unacked: dict[int, tuple[int, str]] = {}  # tag -> number and queue of the message
-        self._last_tag = 0
-
-    def can_consume(self) -> bool:
-        """Tell whether the prefetch window has room."""
-        return self.can_consume_max_estimate() > 0
-
-    def can_consume_max_estimate(self) -> int:
-        """Return how many more messages may be taken at once.
-
-        One, where no window is set: whoever takes more than he works on keeps them from others,
-        and their visibility timeout runs.
-        """
-        if not self.prefetch_count:
-            return 1
-        return min(BATCH, max(0, self.prefetch_count - len(self._unacked)))
-
-    def add(self, row: Row) -> int:
-        """Note a message that was taken; return its delivery tag."""
-        self._last_tag += 1
-        self._unacked[self._last_tag] = (row.id, row.queue)
-        return self._last_tag
-
-    def ack(self, delivery_tag: int, multiple: bool = False) -> None:
-        """Delete a message, or with `multiple` all up to it. Unknown tags are ignored."""
-        with self.channel.store.lock:
-            tags = self._tags(delivery_tag, multiple)
-            if tags:
-                self.channel.store.settle([self._unacked[tag][0] for tag in tags])
-                self._forget(tags)
-
-    def reject(self, delivery_tag: int, requeue: bool = False) -> None:
-        """Delete a message, or put it back into its queue. Unknown tags are ignored."""
-        if requeue:
-            self.put_back([delivery_tag])
-        else:
-            self.ack(delivery_tag)
-
-    def put_back(self, tags: list[int], redelivered: bool = True) -> None:
-        """Put messages back to where they were in their queues."""
-        with self.channel.store.lock:
-            tags = [tag for tag in tags if tag in self._unacked]
-            self.channel.store.put_back([self._unacked[tag] for tag in tags], redelivered)
-            self._forget(tags)
-
-    def restore_unacked(self) -> None:
-        """Put everything back."""
-        self.put_back(list(self._unacked))
-
-    def restore_unacked_once(self, stderr: Any = None) -> None:
-        """As `restore_unacked`."""
-        self.restore_unacked()
-
-    def _tags(self, delivery_tag: int, multiple: bool) -> list[int]:
-        if multiple:
-            unseen = self.channel.unseen()
-            return [tag for tag in self._unacked if tag <= delivery_tag and tag not in unseen]
-        return [delivery_tag] if delivery_tag in self._unacked else []
-
-    def _forget(self, tags: list[int]) -> None:
-        for tag in tags:
-            del self._unacked[tag]
 
 
 class Channel(virtual.Channel):
@@ -323,7 +251,7 @@ class Transport(virtual.Transport):
     driver_name = "sqlite3"
     default_connection_params: dict[str, Any] = {}
     implements = virtual.Transport.implements.extend(
-        exchange_type=frozenset(STANDARD_EXCHANGE_TYPES)
+        asynchronous=True, exchange_type=frozenset(STANDARD_EXCHANGE_TYPES)
     )
     # A BrokerError that is none of these stays wrong however often one tries.
     connection_errors: Any = (*virtual.Transport.connection_errors, BrokerUnavailableError)
@@ -340,6 +268,10 @@ class Transport(virtual.Transport):
         self.announced = False  # whether the next message will wake us
         self._next_round = 0.0
         self._next_channel = 0
+        self._loop: Any = None  # Celery's event loop, where there is one, and what it runs of us
+        self._timer: Any = None
+        self._lingering = False
+        self._seen = -1  # how many writes there were when last no message was found
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         """Return the URL as it is: there is nothing secret in it."""
@@ -354,6 +286,10 @@ class Transport(virtual.Transport):
 
     def close_connection(self, connection: Any) -> None:
         """Put back what is not acknowledged, and close the file."""
+        if self._loop is not None and self.store.pipe is not None:
+            self._loop.on_tick.discard(self._on_tick)
+            self._loop.remove_reader(self.store.pipe.read)
+            self._timer.cancel()
         try:
             super().close_connection(connection)
         finally:
@@ -366,7 +302,6 @@ class Transport(virtual.Transport):
         Raises TimeoutError, which socket.timeout is.
         """
         give_up = float("inf") if timeout is None else monotonic() + timeout
-        self.store.join()
         lingered = False
         while True:
             writes = self.store.writes
@@ -374,21 +309,58 @@ class Transport(virtual.Transport):
                 self._next_round = monotonic() + ROUND
                 self.store.recover(self.detect_dead_consumers)
             if self._deliver_next():
-                self.announced = False
                 return
             if (left := give_up - monotonic()) <= 0:
                 raise TimeoutError
             if not lingered:
                 lingered, nap = True, LINGER
-            elif self.announced:
-                nap = max(0.0, self._next_round - monotonic())
-            else:
-                hungry = [channel for channel in self.channels if channel.qos.can_consume()]
-                self.store.await_messages({queue for each in hungry for queue in each.queues()})
-                self.announced = True
+            elif not self.announced:
+                self._announce()
                 continue  # a message may have come just before
+            else:
+                nap = max(0.0, self._next_round - monotonic())
             if self.store.doze(writes, min(nap, left)):
                 self.announced = False
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Hand out messages from Celery's event loop, each time before it sleeps."""
+        self._loop = loop
+        loop.add_reader(self.store.join().read, self._on_ring)
+        loop.on_tick.add(self._on_tick)
+        self._timer = loop.call_repeatedly(ROUND, self._on_round)
+
+    def _on_tick(self) -> None:
+        if self.store.writes == self._seen:
+            return
+        for _ in range(BATCH):
+            seen = self.store.writes
+            if not self._deliver_next():
+                self._seen = seen
+                break
+        if not (self.announced or self._lingering):
+            # Comes back by `_on_ring`: the loop has set already how long it sleeps.
+            self.store.join().ring()
+
+    def _on_ring(self) -> None:
+        self.store.join().clear()
+        self.announced, self._seen = False, -1
+        if not self._lingering:
+            self._lingering = True
+            self._loop.call_later(LINGER, self._on_lingered)
+
+    def _on_lingered(self) -> None:
+        self._lingering = False
+        if not self.announced:
+            self._announce()
+
+    def _on_round(self) -> None:
+        self._seen = -1
+        self.store.recover(self.detect_dead_consumers)
+
+    def _announce(self) -> None:
+        hungry = [channel for channel in self.channels if channel.qos.can_consume()]
+        self.store.await_messages({queue for each in hungry for queue in each.queues()})
+        self.announced, self._seen = True, -1
 
     def _deliver_next(self) -> bool:
         channels = list(self.channels)
@@ -396,5 +368,6 @@ class Transport(virtual.Transport):
             turn = (self._next_channel + offset) % len(channels)
             if channels[turn].deliver():
                 self._next_channel = turn + 1
+                self.announced = False
                 return True
         return False

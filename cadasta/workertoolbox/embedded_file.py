@@ -1,13 +1,16 @@
-"""The embedded broker's SQLite file: opening it, transactions, errors, threads and forks."""
+"""The embedded broker's SQLite file (transactions, errors, threads, forks) and named pipes."""
 
 from __future__ import annotations
 
 import os
 import random
+import select
 import sqlite3
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from errno import ENXIO
 from time import monotonic, sleep
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
@@ -207,6 +210,68 @@ class File:
             f"The broker's file {self.path} cannot be used ({text}); nothing was changed. Check "
             "the free space and the health of its disk, then try again."
         )
+
+
+class Pipe:
+    """The named pipe of a consumer, that wakes it and tells whether it lives.
+
+    A pipe that nobody reads is a dead process's: the kernel closes it, however the process ends.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.mkfifo(path)
+            self.read = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            # A writing end of our own, so that the reading end never reports the pipe's end.
+            self._write = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            raise BrokerError(
+                f"The consumer's named pipe {path} cannot be made: {error.strerror}. The broker's "
+                "file must be in a folder of a local disk that this user may write to."
+            ) from error
+
+    def ring(self) -> None:
+        """Wake ourselves."""
+        with suppress(BlockingIOError):
+            os.write(self._write, b"\0")
+
+    def clear(self) -> None:
+        """Be ready for the next ring."""
+        with suppress(BlockingIOError):
+            os.read(self.read, 65536)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until woken (True) or for so long (False)."""
+        poll = select.poll()
+        poll.register(self.read, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            return False
+        self.clear()
+        return True
+
+    def close(self) -> None:
+        """Close it; the file remains."""
+        os.close(self.read)
+        os.close(self._write)
+
+
+def is_read(path: str, ring: bool = False) -> bool:
+    """Tell whether a process reads a consumer's named pipe, and wake it with `ring`."""
+    try:
+        pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        # Only this one is the kernel's word that nobody does; a pipe that is missing, or not ours
+        # to open, says nothing.
+        return error.errno != ENXIO
+    try:
+        if ring:
+            with suppress(BlockingIOError, BrokenPipeError):  # full: it is awake anyhow
+                os.write(pipe, b"\0")
+    finally:
+        os.close(pipe)
+    return True
 
 
 def _watch_forks(file: File) -> None:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import select
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from errno import ENXIO
 from time import time
 from typing import Any, NamedTuple, TypeVar
 
 from kombu.exceptions import ChannelError
+from kombu.transport import virtual
 from kombu.transport.virtual.exchange import STANDARD_EXCHANGE_TYPES
 
-from cadasta.workertoolbox.embedded_file import File
+from cadasta.workertoolbox.embedded_file import File, Pipe, is_read
 from cadasta.workertoolbox.errors import BrokerError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+BATCH = 500  # messages taken at once at most, however wide the prefetch window
 ROUTES = 10_000  # routes that are remembered
 
 
@@ -45,7 +45,7 @@ class Store(File):
     def __init__(self, path: str, busy_timeout: float = 10.0, synchronous: str = "NORMAL") -> None:
         self.writes = 0  # transactions so far, for `doze`
         self.consumer: int | None = None  # our number, once we consume
-        self._pipe = (-1, -1)  # its reading and its writing end
+        self.pipe: Pipe | None = None
         self._dozing = False
         self._to_wake: list[int] = []
         self._version: int | None = None  # that of the next two
@@ -65,11 +65,10 @@ class Store(File):
             self._to_wake = to_wake
             result = super().write(do)
             self.writes += 1
-            if self._dozing:
-                with suppress(BlockingIOError):
-                    os.write(self._pipe[1], b"\0")
+            if self._dozing and self.pipe is not None:
+                self.pipe.ring()
         for consumer in to_wake:
-            self._lives(consumer, wake=True)
+            is_read(self._pipe_of(consumer), ring=True)
         return result
 
     # -- topology
@@ -214,37 +213,30 @@ class Store(File):
     def _pipe_of(self, consumer: int) -> str:
         return os.path.join(self.path + "-consumers", f"{consumer:x}")
 
-    def join(self) -> None:
-        """Become a consumer, if not yet one."""
-        if self.consumer is not None:
-            return
-        consumer = secrets.randbits(62)
-        path = self._pipe_of(consumer)
-        try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.mkfifo(path)
-            # A writing end of our own, so that the pipe never reports its end.
-            self._pipe = (os.open(path, os.O_RDONLY | os.O_NONBLOCK), -1)
-            self._pipe = (self._pipe[0], os.open(path, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError as error:
-            raise BrokerError(
-                f"The consumer's named pipe {path} cannot be made: {error.strerror}. The broker's "
-                "file must be in a folder of a local disk that this user may write to."
-            ) from error
-        self.write(lambda db: db.execute("INSERT INTO consumer VALUES (?)", (consumer,)))
-        self.consumer = consumer
+    def join(self) -> Pipe:
+        """Become a consumer, if not yet one; return the pipe that wakes us."""
+        if self.pipe is None:
+            consumer = secrets.randbits(62)
+            pipe = Pipe(self._pipe_of(consumer))
+            try:
+                self.write(lambda db: db.execute("INSERT INTO consumer VALUES (?)", (consumer,)))
+            except BaseException:
+                os.unlink(pipe.path)
+                pipe.close()
+                raise
+            self.pipe, self.consumer = pipe, consumer
+        return self.pipe
 
     def leave(self) -> None:
         """Be no consumer any more; what is still taken goes back."""
-        consumer = self.consumer
-        if consumer is None:
-            return
-        try:
-            self.write(lambda db: self._bury(db, consumer, True))
-            os.unlink(self._pipe_of(consumer))
-        except (BrokerError, OSError) as error:
-            logger.warning("Consumer %x did not leave in order: %s", consumer, error)
-        self._drop_pipe()
+        pipe, consumer = self.pipe, self.consumer
+        if pipe is not None and consumer is not None:
+            try:
+                self.write(lambda db: self._bury(db, consumer, True))
+                os.unlink(pipe.path)
+            except (BrokerError, OSError) as error:
+                logger.warning("Consumer %x did not leave in order: %s", consumer, error)
+            self._drop_pipe()
 
     def forked(self) -> None:
         """As `File.forked`: the consumer is the parent, not the child."""
@@ -252,25 +244,9 @@ class Store(File):
         self._drop_pipe()
 
     def _drop_pipe(self) -> None:
-        pipe, self._pipe, self.consumer, self._dozing = self._pipe, (-1, -1), None, False
-        for end in pipe:
-            if end >= 0:
-                os.close(end)
-
-    def _lives(self, consumer: int, wake: bool = False) -> bool:
-        try:
-            pipe = os.open(self._pipe_of(consumer), os.O_WRONLY | os.O_NONBLOCK)
-        except OSError as error:
-            # Only this one is the kernel's word that nobody reads the pipe; a pipe that is
-            # missing or not ours to open says nothing.
-            return error.errno != ENXIO
-        try:
-            if wake:
-                with suppress(BlockingIOError, BrokenPipeError):  # full: it is awake anyhow
-                    os.write(pipe, b"\0")
-        finally:
-            os.close(pipe)
-        return True
+        pipe, self.pipe, self.consumer, self._dozing = self.pipe, None, None, False
+        if pipe is not None:
+            pipe.close()
 
     def hold(self, queue: str) -> None:
         """Keep a temporary queue as long as we live or until `release`."""
@@ -304,18 +280,11 @@ class Store(File):
 
     def doze(self, writes: int, seconds: float) -> bool:
         """Sleep until woken (True) or for so long (False); not if there were writes since."""
+        pipe = self.join()
         with self.lock:
-            if self.writes != writes:
-                return True
-            self._dozing = True
+            self._dozing = self.writes == writes
         try:
-            poll = select.poll()
-            poll.register(self._pipe[0], select.POLLIN)
-            if not poll.poll(seconds * 1000):
-                return False
-            with suppress(BlockingIOError):
-                os.read(self._pipe[0], 65536)
-            return True
+            return not self._dozing or pipe.wait(seconds)
         finally:
             self._dozing = False
 
@@ -324,7 +293,7 @@ class Store(File):
         dead = [
             consumer
             for (consumer,) in self.rows("SELECT id FROM consumer")
-            if consumer != self.consumer and not self._lives(consumer)
+            if not is_read(self._pipe_of(consumer))
         ]
         overdue = "FROM message WHERE consumer IS NOT NULL AND deadline < ?"
 
@@ -362,3 +331,70 @@ class Store(File):
             self._release(db, queue, consumer)
         db.execute("DELETE FROM consumer WHERE id=?", (consumer,))
         return count
+
+
+class QoS(virtual.QoS):
+    """What a channel was given and has not acknowledged, by delivery tag, in order."""
+
+    def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
+        # Without super(): the base restores at exit, in a way that is not ours.
+        self.channel = channel
+        self.prefetch_count = prefetch_count
+        self._unacked: dict[int, tuple[int, str]] = {}  # tag -> number and queue of the message
+        self._last_tag = 0
+
+    def can_consume(self) -> bool:
+        """Tell whether the prefetch window has room."""
+        return self.can_consume_max_estimate() > 0
+
+    def can_consume_max_estimate(self) -> int:
+        """Return how many more messages may be taken at once."""
+        if not self.prefetch_count:
+            return 1  # whoever takes more than he works on keeps them from others
+        return min(BATCH, max(0, self.prefetch_count - len(self._unacked)))
+
+    def add(self, row: Row) -> int:
+        """Note a message that was taken; return its delivery tag."""
+        self._last_tag += 1
+        self._unacked[self._last_tag] = (row.id, row.queue)
+        return self._last_tag
+
+    def ack(self, delivery_tag: int, multiple: bool = False) -> None:
+        """Delete a message, or with `multiple` all up to it. Unknown tags are ignored."""
+        with self.channel.store.lock:
+            tags = self._tags(delivery_tag, multiple)
+            if tags:
+                self.channel.store.settle([self._unacked[tag][0] for tag in tags])
+                self._forget(tags)
+
+    def reject(self, delivery_tag: int, requeue: bool = False) -> None:
+        """Delete a message, or put it back into its queue. Unknown tags are ignored."""
+        if requeue:
+            self.put_back([delivery_tag])
+        else:
+            self.ack(delivery_tag)
+
+    def put_back(self, tags: list[int], redelivered: bool = True) -> None:
+        """Put messages back to where they were in their queues."""
+        with self.channel.store.lock:
+            tags = [tag for tag in tags if tag in self._unacked]
+            self.channel.store.put_back([self._unacked[tag] for tag in tags], redelivered)
+            self._forget(tags)
+
+    def restore_unacked(self) -> None:
+        """Put everything back."""
+        self.put_back(list(self._unacked))
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """As `restore_unacked`."""
+        self.restore_unacked()
+
+    def _tags(self, delivery_tag: int, multiple: bool) -> list[int]:
+        if multiple:
+            unseen = self.channel.unseen()
+            return [tag for tag in self._unacked if tag <= delivery_tag and tag not in unseen]
+        return [delivery_tag] if delivery_tag in self._unacked else []
+
+    def _forget(self, tags: list[int]) -> None:
+        for tag in tags:
+            del self._unacked[tag]

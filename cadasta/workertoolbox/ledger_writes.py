@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 #: Characters of arguments in one statement: below MySQL's packet limit, and little memory.
 MAX_STATEMENT = 4_000_000
-#: Bytes kept of a record that the database refuses.
+#: Bytes kept of a record that the database refuses; characters of a bad message's headers.
 MAX_BODY = 65_536
 
 
@@ -241,23 +241,19 @@ def _parts(records: Sequence[TaskRecord]) -> list[Sequence[TaskRecord]]:
 def _undecodable_row(item: Undecodable, now: datetime) -> dict[str, Any]:
     headers, properties = _any_text(item.headers), _any_text(item.properties)
     body = None if item.body is None else bytes(item.body)
-    digest = (
-        item.digest
-        or hashlib.sha256(
-            b"\0".join([(headers or "").encode(), (properties or "").encode(), body or b""])
-        ).hexdigest()
-    )
+    parts = [(headers or "").encode(), (properties or "").encode(), body or b""]
+    digest = item.digest or hashlib.sha256(b"\0".join(parts)).hexdigest()
     row: dict[str, Any] = {
-        "digest": digest,
+        "digest": digest[:64],
         "received_at": item.received_at or now,
-        "headers": headers,
-        "properties": properties,
+        "headers": headers and headers[:MAX_BODY],
+        "properties": properties and properties[:MAX_BODY],
         "body": body,
         "body_size": item.body_size or len(body or b""),
     }
     for name in ("queue", "routing_key", "error", "content_type", "content_encoding"):
         value = getattr(item, name)
-        limit = getattr(schema.undecodable.c[name].type, "length", None)
+        limit = getattr(schema.undecodable.c[name].type, "length", None) or MAX_BODY
         row[name] = None if value is None else harmless(str(value))[:limit]
     return row
 

@@ -54,8 +54,8 @@ class TaskRecord:
 HEADER_PUBLISHED_AT = "toolbox_published_at"
 #: Message properties of the caller that AMQP does not carry.
 HEADER_PROPERTIES = "toolbox_properties"
-#: Exchange and routing key of a task whose copy came to the monitor queue by itself.
-HEADER_ADDRESS = "toolbox_address"
+#: The queue of a task that went past the exchange: its copy does not tell.
+HEADER_QUEUE = "toolbox_queue"
 
 #: What Celery's own message protocol puts into the headers; all else is a caller's.
 _PROTOCOL_HEADERS = frozenset(
@@ -63,7 +63,7 @@ _PROTOCOL_HEADERS = frozenset(
     " kwargsrepr origin ignore_result replaced_task_nesting stamped_headers stamps compression"
     " redelivered x-death x-first-death-exchange x-first-death-queue x-first-death-reason"
     " x-last-death-exchange x-last-death-queue x-last-death-reason x-delivery-count"
-    " x-acquired-count toolbox_published_at toolbox_properties toolbox_address".split()
+    " x-acquired-count toolbox_published_at toolbox_properties toolbox_queue".split()
 )
 #: The longest id and name that the ledger stores, in characters.
 MAX_NAME = 155
@@ -245,10 +245,7 @@ def _custom_headers(headers: Mapping[str, Any], limits: Limits) -> dict[str, Any
 
 def _queue(headers: Mapping[str, Any], exchange: Any, routing_key: Any) -> str | None:
     """The name of the work queue: on the topic exchange that is the routing key."""
-    address = headers.get(HEADER_ADDRESS)
-    if isinstance(address, Mapping):
-        exchange, routing_key = address.get("exchange"), address.get("routing_key")
-    key = _text(routing_key) or _text(exchange)
+    key = _text(headers.get(HEADER_QUEUE)) or _text(routing_key) or _text(exchange)
     return key and plain_routing_key(key)
 
 

@@ -11,38 +11,31 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from kombu import Consumer
-from sqlalchemy.exc import SQLAlchemyError
 
-from .errors import LedgerError, MessageError
+from .errors import MessageError
 from .ledger import Ledger, Undecodable
 from .messages import Limits, TaskRecord, decode
 from .monitor_amqp import buffer_reads
+from .monitor_writer import Backoff, Batch, Writer, shown
 from .redaction import make_redaction
 from .setup import router_of
-from .urls import mask_url
 
 logger = logging.getLogger(__name__)
 
 #: Seconds that a virtual broker hides the messages that a monitor holds.
-VISIBILITY_TIMEOUT = 60
+VISIBILITY_TIMEOUT = 30
 #: Seconds of one look at the broker while nothing is held.
 IDLE_WAIT = 1.0
-#: Seconds before the first and the longest wait between two attempts after a failure.
-FIRST_RETRY, LONGEST_RETRY = 0.5, 10.0
+#: Seconds of one look while the writer is busy: what it has written is acknowledged after it.
+BUSY_WAIT = 0.02
+MIN_WAIT = 0.001
 #: How much of a message that is no task message is stored, in bytes.
 MAX_STORED_BODY = 65_536
 #: How many batches may be on their way from the broker.
-PREFETCH_BATCHES = 2
-
-
-class Held(NamedTuple):
-    """A message that is decoded and not yet acknowledged."""
-
-    tag: Any
-    item: TaskRecord | Undecodable
+PREFETCH_BATCHES = 4
 
 
 class Monitor:
@@ -76,9 +69,9 @@ class Monitor:
         self.limits = limits_of(app)
         #: How many messages have been recorded and acknowledged since the start.
         self.recorded = 0
-        self._held: list[Held] = []
+        self._writer = Writer(self.ledger)
+        self._batch = Batch(None)
         self._stopping = threading.Event()
-        self._database_retry = Backoff()
 
     def stop(self) -> None:
         """Let :meth:`run` write what is held, acknowledge it and return; safe in a handler."""
@@ -86,27 +79,29 @@ class Monitor:
 
     def run(self) -> None:
         """Consume until :meth:`stop`, through outages of broker and database."""
-        broker_retry = Backoff()
+        self._writer.start()
+        retry = Backoff()
         while not self._stopping.is_set():
             connection = self._connection()
             try:
                 connection.connect()
+                retry.reset()
                 if connection.transport.driver_type == "amqp":
                     buffer_reads(connection)
-                broker_retry.reset()
-                logger.info("Recording %s of %s", self.queue.name, connection.as_uri())
+                logger.info("Recording %s of %s", self.queue.name, self._broker_uri())
                 self._consume(connection)
             except _broker_errors(connection) as exc:
-                # What is held comes again: its delivery tags died with the connection.
-                self._held.clear()
-                wait = broker_retry.next()
-                logger.warning(
-                    "The broker is away (%s); trying again in %.1f seconds", _shown(exc), wait
-                )
+                wait = retry.next()
+                logger.warning("The broker is away (%s); next attempt in %.1f s", shown(exc), wait)
                 self._stopping.wait(wait)
             finally:
                 _close(connection)
+        self._writer.stop()
         logger.info("Stopped; %d messages recorded", self.recorded)
+
+    def _broker_uri(self) -> str:
+        # The connection in use names the class of its transport.
+        return str(self.app.connection_for_read().as_uri())
 
     def _connection(self) -> Any:
         """A connection on which an acknowledgement touches the monitor's messages alone."""
@@ -132,8 +127,10 @@ class Monitor:
         return connection
 
     def _consume(self, connection: Any) -> None:
-        self._held.clear()
         channel = connection.default_channel
+        # What an earlier channel delivered comes again on this one.
+        self._writer.drop_waiting()
+        self._batch = Batch(channel)
         self.queue(channel).declare()
         channel.basic_qos(0, PREFETCH_BATCHES * self.batch, False)
         consumer = Consumer(
@@ -143,46 +140,35 @@ class Monitor:
         consumer.consume()
         due: float | None = None
         while not self._stopping.is_set():
-            wait = IDLE_WAIT if due is None else max(0.0, due - time.monotonic())
+            self._acknowledge_written(channel)
+            now = time.monotonic()
+            if self._batch and due is None:
+                due = now + self.interval
+            if due is not None and (now >= due or len(self._batch) >= self.batch):
+                self._submit()
+                due = None
+            wait = IDLE_WAIT if due is None else max(MIN_WAIT, due - now)
             try:
-                connection.drain_events(timeout=wait or 0.001)
+                connection.drain_events(timeout=BUSY_WAIT if self._writer.is_busy else wait)
             except TimeoutError:
                 connection.heartbeat_check()
-            if not self._held:
-                continue
-            if due is None:
-                due = time.monotonic() + self.interval
-            full = len(self._held) >= self.batch and not self._database_retry.waiting
-            if full or time.monotonic() >= due:
-                due = self._flush(channel)
-        consumer.cancel()
-        if self._held:
-            self._flush(channel)
+        self._finish(channel)
 
-    def _flush(self, channel: Any) -> float | None:
-        """Write and acknowledge what is held; when to try again, if the database is away."""
-        try:
-            self.ledger.record(h.item for h in self._held if isinstance(h.item, TaskRecord))
-            self.ledger.record_undecodable(
-                h.item for h in self._held if isinstance(h.item, Undecodable)
-            )
-        except (SQLAlchemyError, LedgerError) as exc:
-            wait = self._database_retry.next()
-            logger.warning(
-                "The ledger cannot be written (%s); holding %d messages, trying again in %.1f "
-                "seconds",
-                _shown(exc),
-                len(self._held),
-                wait,
-            )
-            return time.monotonic() + wait
-        if self._database_retry.waiting:
-            logger.info("The ledger is written again")
-            self._database_retry.reset()
-        acknowledge(channel, [held.tag for held in self._held])
-        self.recorded += len(self._held)
-        self._held.clear()
-        return None
+    def _submit(self) -> None:
+        self._writer.submit(self._batch)
+        self._batch = Batch(self._batch.channel)
+
+    def _finish(self, channel: Any) -> None:
+        """Write and acknowledge everything that is held, if the database lets us."""
+        self._submit()
+        self._writer.stop()
+        self._acknowledge_written(channel)
+
+    def _acknowledge_written(self, channel: Any) -> None:
+        for batch in self._writer.take_written():
+            self.recorded += len(batch)
+            if batch.channel is channel:  # the tags of a channel that is gone mean nothing
+                acknowledge(channel, batch.tags)
 
     def _take(self, message: Any) -> None:
         """Decode one message and hold it; nothing in it may stop the monitor."""
@@ -200,32 +186,14 @@ class Monitor:
             )
         except Exception as exc:
             item = undecodable(message, exc)
-        self._held.append(Held(message.delivery_tag, item))
+        self._hold(message, item)
 
     def _take_broken(self, message: Any, exc: Exception) -> None:
         """Hold a message that kombu itself could not read."""
-        self._held.append(Held(message.delivery_tag, undecodable(message, exc)))
+        self._hold(message, undecodable(message, exc))
 
-
-class Backoff:
-    """Waits that double, from :data:`FIRST_RETRY` to :data:`LONGEST_RETRY` seconds."""
-
-    def __init__(self) -> None:
-        self._next = FIRST_RETRY
-
-    @property
-    def waiting(self) -> bool:
-        """Whether an attempt has failed since the last :meth:`reset`."""
-        return self._next > FIRST_RETRY
-
-    def next(self) -> float:
-        """Seconds to wait before the next attempt."""
-        wait, self._next = self._next, min(self._next * 2, LONGEST_RETRY)
-        return wait
-
-    def reset(self) -> None:
-        """The next failure is a first one again."""
-        self._next = FIRST_RETRY
+    def _hold(self, message: Any, item: TaskRecord | Undecodable) -> None:
+        self._batch.add(message.delivery_tag, item)
 
 
 def limits_of(app: Any) -> Limits:
@@ -290,8 +258,3 @@ def _close(connection: Any) -> None:
         connection.release()
     except Exception as exc:  # it is broken already, and the next one is made anew
         logger.debug("Closing the connection failed: %s", type(exc).__name__)
-
-
-def _shown(exc: BaseException) -> str:
-    """An error in one line, without passwords."""
-    return mask_url(f"{type(exc).__name__}: {exc}".splitlines()[0])[:300]

@@ -15,7 +15,6 @@ from hashlib import sha1
 from typing import Any
 
 import redis
-from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 
 #: Seconds between two looks at an empty queue.
@@ -153,20 +152,8 @@ class TransportMixin:
             time.sleep(min(POLL_INTERVAL, left))
 
 
-class Channel(ChannelMixin, kombu_redis.Channel):  # type: ignore[misc]
-    """A channel to one Redis server."""
-
-
-class Transport(TransportMixin, kombu_redis.Transport):  # type: ignore[misc]
-    """The transport of the monitor's connection to one Redis server."""
-
-    Channel = Channel
-
-
 def transport_for(transport_cls: type) -> type:
     """The monitor's transport that does what kombu's ``transport_cls`` does (Redis, Sentinel)."""
-    if transport_cls is kombu_redis.Transport:
-        return Transport
     channel = type("Channel", (ChannelMixin, transport_cls.Channel), {})  # type: ignore[attr-defined]
     return type("Transport", (TransportMixin, transport_cls), {"Channel": channel})
 

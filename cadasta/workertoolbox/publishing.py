@@ -22,7 +22,7 @@ from kombu.transport.native_delayed_delivery import (
     level_name,
 )
 
-from .messages import HEADER_ADDRESS, HEADER_PROPERTIES, HEADER_PUBLISHED_AT
+from .messages import HEADER_QUEUE, HEADER_PROPERTIES, HEADER_PUBLISHED_AT
 from .errors import TopologyError
 from .topology import DELAY_EXCHANGE_PREFIX, Declaration, Router, is_monitored, plain_routing_key
 
@@ -75,7 +75,6 @@ def connect() -> None:
 
 def before_publish(
     *,
-    body: Any = None,
     exchange: Any = None,
     routing_key: str | None = None,
     declare: Any = None,
@@ -103,14 +102,14 @@ def before_publish(
         if name.startswith(DELAY_EXCHANGE_PREFIX):
             declare.extend(delay_topology(router, [plain_routing_key(routing_key or "")]))
         return
-    _under_way.stray = (router, headers, dict(properties))
+    # The first declared is the target, unless the caller named no more than an exchange.
+    queue = declare[0].name if len(declare) > 1 else routing_key or name
+    _under_way.stray = (router, headers, dict(properties), queue)
 
 
 def after_publish(
     *,
     body: Any = None,
-    exchange: Any = None,
-    routing_key: str | None = None,
     headers: dict[str, Any] | None = None,
     sender: str | None = None,
     **_: Any,
@@ -119,10 +118,9 @@ def after_publish(
     stray = _under_way.__dict__.pop("stray", None)
     if stray is None or stray[1] is not headers:
         return
-    router, sent, properties = stray
-    address = {"exchange": getattr(exchange, "name", exchange) or "", "routing_key": routing_key}
+    router, sent, properties, queue = stray
     try:
-        publish_copy(router, body, {**sent, HEADER_ADDRESS: address}, properties)
+        publish_copy(router, body, {**sent, HEADER_QUEUE: queue}, properties)
     except Exception:
         # The task is out already: failing its publisher now would make it send the task again.
         logger.exception("Task %s was published, but not its copy for the ledger", sender)

@@ -41,6 +41,7 @@ def setup_app(app: Any, throw: bool = True) -> None:
     """
     if getattr(app, "is_set_up", False):
         return
+    router_of(app)
     app.is_set_up = False
     done = True
     steps = (

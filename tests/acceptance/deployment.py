@@ -12,7 +12,7 @@ from typing import Any
 
 from celery import Celery
 
-from cadasta.workertoolbox import Config, Ledger
+from cadasta.workertoolbox import Config, Ledger, LedgerError
 from cadasta.workertoolbox.ledger import Task
 from tests.services import Process, wait_until
 
@@ -33,19 +33,24 @@ class Deployment:
         self, folder: Path, settings: dict[str, Any], environ: dict[str, str] | None = None
     ) -> None:
         self.folder = folder
-        self.settings = {"queues": QUEUES, **settings}
+        self.settings: dict[str, Any] = {}
         self.environ = {
             **(environ or {}),
             "NOTES": str(folder),
-            "PYTHONPATH": os.pathsep.join([str(PROJECT), *sys.path[:1]]),
-            **{
-                f"CELERY_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
-                for name, value in self.settings.items()
-            },
+            "PYTHONPATH": str(PROJECT),
+            "PYTHONUNBUFFERED": "1",
         }
         self.processes: dict[str, Process] = {}
         self._app: Celery | None = None
         self._ledger: Ledger | None = None
+        self.change(queues=QUEUES, **settings)
+
+    def change(self, **settings: Any) -> None:
+        """Change settings; before the first process or use of the app."""
+        self.settings.update(settings)
+        for name, value in settings.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            self.environ[f"CELERY_{name.upper()}"] = text
 
     @property
     def app(self) -> Celery:
@@ -64,11 +69,14 @@ class Deployment:
             self._ledger = Ledger.from_app(self.app)
         return self._ledger
 
-    def start(self, kind: str, name: str = "", *options: str) -> Process:
+    def start(
+        self, kind: str, name: str = "", *options: str, ready: str = r"ready\.|Recording "
+    ) -> Process:
         """Start ``celery -A proj <kind>`` and wait until it is ready."""
         command = [sys.executable, "-m", "celery", "-A", "proj", kind]
         if kind == "worker":
-            command += ["-n", f"{name}@test", "-c", "2", "-l", "INFO"]
+            command += ["-n", f"{name}@test", "-l", "INFO"]
+            command += [] if "-c" in options else ["-c", "2"]
         process = Process(
             [*command, *options],
             self.folder / f"{kind}{name}.log",
@@ -78,7 +86,7 @@ class Deployment:
         )
         self.processes[f"{kind}{name}"] = process
         process.start()
-        process.wait_for_log(r"ready\.|Recording " if kind != "beat" else "beat: Starting")
+        process.wait_for_log(ready)
         return process
 
     def produce(self, what: str, tasks: int, script: str = "produce.py") -> dict[str, Any]:
@@ -110,6 +118,13 @@ class Deployment:
             after = page.next
             if after is None:
                 return found
+
+    def count(self) -> int:
+        """How many tasks the ledger has; 0 while it cannot be reached."""
+        try:
+            return self.ledger.summary().total
+        except LedgerError:
+            return 0
 
     def wait_for_quiet(self, timeout: float = 90) -> None:
         """Wait until every publication has run, is finished and is recorded."""

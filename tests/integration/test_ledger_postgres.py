@@ -123,6 +123,12 @@ def _count(ledger: Ledger) -> int:
 def test_gives_way_in_a_deadlock(ledger: Ledger) -> None:
     ledger.record([record("a"), record("b")])
     engine = make_engine(ledger._engine.url.render_as_string(hide_password=False))
+    with engine.begin() as connection:
+        # It is looked for only once, so long after the wait began: the rival must be there.
+        connection.execute(
+            text(f"ALTER DATABASE {engine.url.database} SET deadlock_timeout = '3s'")
+        )
+    ledger.close()
     try:
         with engine.connect() as rival:
             rival.execute(text("SET deadlock_timeout = '60s'"))  # the other one gives way

@@ -147,15 +147,19 @@ def vhosts_for(url: str) -> Vhosts:
     return ControlVhosts([program], user)
 
 
+def connect_once(url: str) -> None:
+    """Connect and disconnect; raises amqp's error or OSError where that is not possible."""
+    with Connection(url, connect_timeout=5) as connection:
+        connection.connect()
+
+
 def check_rabbitmq(url: str) -> None:
     """Make a virtual host, connect to it and delete it; raises where that is not possible."""
-    with Connection(url, connect_timeout=5) as connection:  # Cheap, and fails first.
-        connection.connect()
+    connect_once(url)  # Cheap, and fails first.
     pool = VhostPool(vhosts_for(url), url)
     vhost_url = pool.take()
     try:
-        with Connection(vhost_url, connect_timeout=5) as connection:
-            connection.connect()
+        connect_once(vhost_url)
     finally:
         pool.give_back(vhost_url)
         pool.close()
@@ -267,8 +271,7 @@ class PrivateRabbitMQ(Server):
         return [self.path()]
 
     def ask(self) -> None:
-        with Connection(self.root_url, connect_timeout=5) as connection:
-            connection.connect()
+        connect_once(self.root_url)
 
     def close(self) -> None:
         try:

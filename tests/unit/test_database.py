@@ -284,7 +284,7 @@ def test_engines_are_forgotten_when_nobody_has_them() -> None:
 def test_errors_have_no_values(tmp_path: Path) -> None:
     engine = make_engine(f"sqlite:///{tmp_path / 'x.db'}")
     with engine.connect() as connection:
-        with pytest.raises(Exception) as info:  # noqa: B017
+        with pytest.raises(Exception) as info:
             connection.execute(text("SELECT * FROM nowhere WHERE x = :x"), {"x": "s3cret"})
     assert "s3cret" not in str(info.value)
     assert brief(info.value) == "OperationalError: no such table: nowhere"

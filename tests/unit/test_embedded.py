@@ -59,7 +59,7 @@ def publish(connection: Any, *bodies: Any, **options: Any) -> None:
 
 
 def get(connection: Any, queue: Queue = WORK) -> Any:
-    return queue(connection.default_channel).get(accept=["json", "pickle"])
+    return queue(connection.default_channel).get(accept=["json", "pickle", "text/plain"])
 
 
 def bodies(connection: Any, queue: Queue = WORK) -> list[Any]:
@@ -456,7 +456,7 @@ def test_an_idle_consumer_gets_a_message_at_once_and_takes_no_cpu(connect: Conne
     publisher, consumer = connect(), Received(connect())
     publish(publisher, 0)
     consumer.drain()
-    delays = []
+    delays: list[float] = []
 
     def receive() -> None:
         while len(delays) < 12:

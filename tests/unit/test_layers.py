@@ -18,25 +18,22 @@ MAX_LINES = 400
 
 #: From the ground up. A module may import modules of lower layers only. The architecture's order,
 #: with the helpers that its rooms needed; a folder (``migrations``) counts as one module.
-LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "jsontext", "urls"}),
-    frozenset({"database", "environment", "failures", "followups", "ledger_values", "logs"})
-    | frozenset(
-        {"embedded_file", "monitor_amqp", "monitor_redis", "monitor_sqs", "schema", "topology"}
-    ),
-    frozenset({"defaults", "embedded_store", "ledger_queries", "messages", "migrations"})
-    | frozenset({"workflow"}),
-    frozenset({"embedded", "ledger_columns", "ledger_results", "publishing", "redaction"})
-    | frozenset({"results", "retention"}),
-    frozenset({"conf", "ledger_writes"}),
-    frozenset({"ledger", "setup"}),
-    frozenset({"cli_output", "monitor"}),
-    frozenset({"checks"}),
-    frozenset({"testing"}),
-    frozenset({"cli"}),
-    frozenset({"__init__"}),
+LAYERS = (
+    "errors jsontext urls",
+    "database embedded_file environment failures followups ledger_values logs monitor_amqp"
+    " monitor_redis monitor_sqs redis_transport schema topology",
+    "defaults embedded_store ledger_queries messages migrations workflow",
+    "embedded ledger_columns ledger_results publishing redaction results retention",
+    "conf ledger_writes",
+    "ledger setup",
+    "cli_output monitor_writer",
+    "monitor",
+    "checks",
+    "testing",
+    "cli",
+    "__init__",
 )
-RANKS = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
+RANKS = {module: rank for rank, layer in enumerate(LAYERS) for module in layer.split()}
 
 #: Imports upwards, each inside a function, with the reason.
 UPWARDS = {
@@ -145,7 +142,7 @@ def test_every_exception_is_still_needed() -> None:
 
 
 def test_no_module_stands_twice_in_the_table() -> None:
-    assert len(RANKS) == sum(len(layer) for layer in LAYERS)
+    assert len(RANKS) == sum(len(layer.split()) for layer in LAYERS)
 
 
 def test_files_stay_small() -> None:

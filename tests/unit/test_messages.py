@@ -75,8 +75,7 @@ def test_everything_of_a_task_message_is_kept() -> None:
 def test_the_queue_is_told_without_the_delay_or_by_the_copy() -> None:
     delay = ".".join(f"{9:028b}")
     assert read(routing_key=f"{delay}.data.sync").queue == "data.sync"
-    address = {"exchange": "", "routing_key": "foreign"}
-    copied = read(headers={**HEADERS, "toolbox_address": address}, routing_key="platform.fifo")
+    copied = read(headers={**HEADERS, "toolbox_queue": "foreign"}, routing_key="platform.fifo")
     assert copied.queue == "foreign"
     assert copied.headers == {"creator_id": 5}
 

@@ -77,6 +77,9 @@ def _upgrade(engine: Engine) -> list[str]:
         return []
     if version == _UNREADABLE and _usable(engine):
         return []
+    # A result backend's engine may be in autocommit, which would end the lock at once.
+    level = "SERIALIZABLE" if engine.dialect.name == "sqlite" else "READ COMMITTED"
+    engine = engine.execution_options(isolation_level=level)
     with writing(engine) as connection, _locked(connection):
         if _is_done(_read_version(connection)):
             return []  # another process was faster

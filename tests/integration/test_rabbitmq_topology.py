@@ -1,0 +1,152 @@
+"""Exchange, bindings and delays on RabbitMQ itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from kombu import Connection, Queue
+from kombu.exceptions import ChannelError, OperationalError
+
+from cadasta.workertoolbox import Config, ConfigError, TopologyError, setup_app
+from tests.services import Process, wait_until
+
+MakeApp = Callable[..., Celery]
+
+
+@pytest.fixture
+def make_app(rabbitmq_url: str, tmp_path: Path) -> Iterator[MakeApp]:
+    apps = []
+
+    def make(**settings: Any) -> Celery:
+        app = Celery("topology", set_as_current=False)
+        settings.setdefault("result_backend", f"db+sqlite:///{tmp_path}/results.sqlite3")
+        settings.setdefault("queues", ["export", "data.sync"])
+        app.config_from_object(Config(broker_url=rabbitmq_url, **settings))
+        apps.append(app)
+        return app
+
+    yield make
+    for app in apps:
+        app.close()
+
+
+def sizes(url: str, *queues: str) -> dict[str, int]:
+    """How many messages wait in each queue; -1 where there is none of that name."""
+    found = {}
+    with Connection(url) as connection:
+        for name in queues:
+            try:
+                with connection.channel() as channel:
+                    found[name] = channel.queue_declare(name, passive=True).message_count
+            except ChannelError:
+                found[name] = -1
+    return found
+
+
+def test_a_publish_brings_its_topology_along(make_app: MakeApp, rabbitmq_url: str) -> None:
+    make_app().send_task("data.sync.all")
+    assert sizes(rabbitmq_url, "data.sync", "platform.fifo", "export") == {
+        "data.sync": 1,
+        "platform.fifo": 1,
+        "export": -1,
+    }
+
+
+def test_setup_app_declares_everything_once(make_app: MakeApp, rabbitmq_url: str) -> None:
+    app = make_app()
+    setup_app(app)
+    assert app.is_set_up is True
+    assert app.tasks["celery.chord_unlock"].max_retries == 21_600
+    queues = ("data.sync", "export", "celery", "platform.fifo")
+    assert sizes(rabbitmq_url, *queues) == dict.fromkeys(queues, 0)
+    with app.connection_for_write() as connection:
+        connection.default_channel.queue_delete("export")
+    setup_app(app)
+    assert sizes(rabbitmq_url, "export") == {"export": -1}
+
+
+def test_setup_app_raises_or_logs(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    app = make_app()
+    app.conf.broker_url = "amqp://guest:hunter2@127.0.0.1:1//"
+    with pytest.raises(OperationalError):
+        setup_app(app)
+    assert app.is_set_up is False
+    setup_app(app, throw=False)
+    assert app.is_set_up is False
+    assert "declare_topology failed" in caplog.text
+    assert "hunter2" not in caplog.text
+    # the steps after the one that failed were taken all the same
+    assert Path(app.conf.result_backend.removeprefix("db+sqlite:///")).exists()
+
+
+def test_setup_app_wants_the_toolboxs_settings() -> None:
+    with pytest.raises(ConfigError, match=r"app 'plain' is not configured by the toolbox"):
+        setup_app(Celery("plain", set_as_current=False))
+
+
+def test_every_publish_is_confirmed(make_app: MakeApp) -> None:
+    app = make_app()
+    with app.connection_for_write() as connection:
+        channel = connection.default_channel
+        app.send_task("export.x")
+        with app.producer_or_acquire() as producer:
+            assert producer.channel.connection.confirm_publish
+        assert channel.connection.confirm_publish
+
+
+def test_a_delayed_task_is_recorded_at_once_and_comes_out_when_due(
+    make_app: MakeApp, rabbitmq_url: str
+) -> None:
+    """Before any worker has started: Celery alone would lose this message."""
+    app = make_app(QUEUE_TYPE="quorum")
+    app.send_task("data.sync.later", countdown=2)
+    published = time.monotonic()
+    wait_until(lambda: sizes(rabbitmq_url, "platform.fifo")["platform.fifo"] == 1, 2, "the copy")
+    assert time.monotonic() - published < 1.5
+    with app.connection_for_read() as connection:
+        [copy] = [Queue("platform.fifo")(connection.default_channel).get(no_ack=True)]
+    assert copy.delivery_info["routing_key"].endswith(".data.sync")
+    wait_until(lambda: sizes(rabbitmq_url, "data.sync")["data.sync"] == 1, 5, "the task")
+    assert 1 < time.monotonic() - published < 4
+
+
+def test_workers_refuse_the_monitor_queue(
+    make_app: MakeApp, rabbitmq_url: str, run_celery: Callable[..., Process], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from celery import Celery\n"
+        "from cadasta.workertoolbox import Config\n"
+        "app = Celery('mine')\n"
+        "app.config_from_object(Config(queues=['export']))\n"
+    )
+    env = {
+        "CELERY_BROKER_URL": rabbitmq_url,
+        "CELERY_RESULT_BACKEND": f"db+sqlite:///{tmp_path}/results.sqlite3",
+    }
+    refused = run_celery("-A", "mine", "worker", "-Q", "platform.fifo", env=env, cwd=tmp_path)
+    assert refused.wait() != 0
+    assert "platform.fifo" in refused.log_text()
+    worker = run_celery("-A", "mine", "worker", "-l", "INFO", "-c", "1", env=env, cwd=tmp_path)
+    worker.wait_for_log(r"ready\.")
+    app = make_app()
+    [reply] = app.control.broadcast(
+        "add_consumer", arguments={"queue": "platform.fifo"}, reply=True, timeout=5
+    )
+    assert "is the monitor queue" in str(reply)
+    app.send_task("export.unknown")
+    worker.wait_for_log("export.unknown")
+    assert sizes(rabbitmq_url, "platform.fifo") == {"platform.fifo": 1}
+
+
+def test_an_unknown_queue_is_an_error(make_app: MakeApp) -> None:
+    from celery.exceptions import QueueNotFound
+
+    with pytest.raises(QueueNotFound, match="nowhere"):
+        make_app().send_task("export.x", queue="nowhere")
+    with pytest.raises(TopologyError, match="reaches no queue"):
+        make_app().send_task("export.x", routing_key="nowhere")

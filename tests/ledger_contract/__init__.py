@@ -1,0 +1,14 @@
+"""What the ledger does on every database: the same tests run on SQLite, PostgreSQL and MariaDB."""
+
+from __future__ import annotations
+
+from tests.ledger_contract.helpers import LONG, NOW, SECOND, add_result, record, rows
+from tests.ledger_contract.keeping import Keeping
+from tests.ledger_contract.reading import Reading
+from tests.ledger_contract.recording import Recording
+
+__all__ = ["LONG", "NOW", "SECOND", "LedgerContract", "add_result", "record", "rows"]
+
+
+class LedgerContract(Recording, Reading, Keeping):
+    """All of the tests; a subclass has the fixture ``url``, of an empty database."""
