@@ -53,7 +53,7 @@ def _purge(channel: Any, queue: str) -> None:
 
 def compare(what: str, url: str, options: dict[str, Any], rounds: int) -> Figure:
     """One broker: an app of the toolbox and a plain one."""
-    common = {"broker_url": url, "broker_transport_options": options}
+    common: dict[str, Any] = {"broker_url": url, "broker_transport_options": options}
     ours = Celery("ours", set_as_current=False)
     ours.config_from_object(Config(queues=["export"], result_backend="disabled://", **common))
     plain = Celery("plain", set_as_current=False)

@@ -20,7 +20,7 @@ from celery.bin.base import LOG_LEVEL, CeleryCommand, handle_preload_options
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[timedelta]):
     """``90s``, ``15m``, ``2h``, ``7d`` or ``4w`` as a timedelta."""
 
     name = "duration"
@@ -34,7 +34,7 @@ class Duration(click.ParamType):
         return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType[datetime]):
     """An ISO 8601 time (UTC where it names no zone), or a duration before now."""
 
     name = "time"
@@ -46,10 +46,12 @@ class Moment(click.ParamType):
             found = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
         except ValueError:
             return datetime.now(timezone.utc) - Duration().convert(value, param, ctx)
-        return found.astimezone(timezone.utc) if found.tzinfo else found.replace(tzinfo=timezone.utc)
+        return (
+            found.astimezone(timezone.utc) if found.tzinfo else found.replace(tzinfo=timezone.utc)
+        )
 
 
-class Header(click.ParamType):
+class Header(click.ParamType[tuple[str, Any]]):
     """``name=value``, the value as JSON where it is JSON."""
 
     name = "name=value"
@@ -67,7 +69,9 @@ class Header(click.ParamType):
 
 
 def _json_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")(
+        function
+    )
 
 
 @contextmanager
@@ -84,9 +88,11 @@ def _ledger(ctx: click.Context) -> Iterator[Any]:
 
 
 def _usage(exc: Exception) -> click.ClickException:
-    error = click.ClickException(str(exc))
-    error.exit_code = 2
-    return error
+    return _Refused(str(exc))
+
+
+class _Refused(click.ClickException):
+    exit_code = 2
 
 
 @click.command("monitor", cls=CeleryCommand)
@@ -122,8 +128,8 @@ def monitor(
     app.log.setup(loglevel, logfile, redirect_stdouts=False, colorize=None)
     lock = create_pidlock(pidfile) if pidfile else None
     try:
-        set_up_logging(app)
         process = Monitor(app, batch=batch, interval=interval)
+        set_up_logging(app)
     except ToolboxError as exc:
         raise _usage(exc) from exc
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -222,7 +228,7 @@ def summary(ctx: click.Context, since: Any, as_json: bool) -> None:
 @click.pass_context
 @handle_preload_options
 def unfinished(ctx: click.Context, older_than: Any, limit: int, as_json: bool) -> None:
-    """List tasks without a final result: lost, stuck or waiting. Exit code 1 where there are any."""
+    """List tasks without a final result: lost, stuck or waiting. Exit code 1 for any."""
     from . import cli_output as output
 
     with _ledger(ctx) as book:
@@ -236,7 +242,9 @@ def unfinished(ctx: click.Context, older_than: Any, limit: int, as_json: bool) -
 @click.option("--older-than", type=Duration(), required=True, help="Age of what goes: 30d, 12w.")
 @click.option("--keep-failures", is_flag=True, help="Keep failed tasks.")
 @click.option("--include-unfinished", is_flag=True, help="Delete unfinished tasks as well.")
-@click.option("--batch", default=1000, type=click.IntRange(1, 100_000), help="Rows at a time [1000].")
+@click.option(
+    "--batch", default=1000, type=click.IntRange(1, 100_000), help="Rows at a time [1000]."
+)
 @_json_option
 @click.pass_context
 @handle_preload_options

@@ -1,4 +1,4 @@
-"""``Config``: all Celery settings that the toolbox needs, from arguments, environment and defaults."""
+"""``Config``: the settings of Celery, from arguments, environment and defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from celery.app.defaults import _TO_NEW_KEY as OLD_NAMES
 from kombu import Exchange
 
 from . import defaults, environment, publishing
-from .urls import build_url, mask_url
 from .errors import ConfigError
 from .topology import (
     DEFAULT_QUEUE,
@@ -27,8 +26,11 @@ from .topology import (
     validate_queues,
     work_queue,
 )
+from .urls import build_url, mask_url
 
-_SECRET = re.compile(r"pass(word|wd|phrase)?$|_pass\b|secret|token|credential|private|signature", re.I)
+_SECRET = re.compile(
+    r"pass(word|wd|phrase)?$|_pass\b|secret|token|credential|private|signature", re.I
+)
 
 
 class ConfigWarning(UserWarning):

@@ -87,7 +87,9 @@ COMMON: dict[str, Default] = {
         "task_exchange", "The topic exchange that copies each message to the monitor queue."
     ),
     "task_default_exchange_type": Default("topic", "Only a topic exchange can feed the monitor."),
-    "task_default_queue": Default(DEFAULT_QUEUE, "Takes the tasks that no other queue's name fits."),
+    "task_default_queue": Default(
+        DEFAULT_QUEUE, "Takes the tasks that no other queue's name fits."
+    ),
     "task_default_routing_key": Default(DEFAULT_QUEUE, "The default queue's binding."),
     "task_publish_retry_policy": Default(
         dict(_RETRY), "delay() raises within seconds where the broker is away."

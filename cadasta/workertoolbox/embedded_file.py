@@ -180,13 +180,15 @@ class File:
         # SQLite's own busy handler sleeps up to 100 ms at a time and is not asked in every case
         # (the switch to WAL, recovery), so that we wait ourselves, in short random steps.
         give_up = monotonic() + self.busy_timeout
+        pause = 0.0001
         while True:
             try:
                 return execute()
             except sqlite3.OperationalError as error:
                 if "lock" not in str(error) or monotonic() > give_up:
                     raise
-            sleep(random.uniform(0.00005, 0.0005))  # noqa: S311
+            sleep(random.uniform(pause / 2, pause))  # noqa: S311
+            pause = min(pause * 1.5, 0.005)
 
     def _explained(self, error: sqlite3.Error) -> BrokerError:
         self.close()  # what is wrong with it may be right when it is opened anew

@@ -118,6 +118,7 @@ _CLEANERS: dict[str, Callable[[Values], Values]] = {
     "eta": _times,
     "expires": _times,
     "args_truncated": _flags,
+    "ignore_result": _flags,
     "retries": _integers,
     "replacements": _integers,
     "priority": _integers,

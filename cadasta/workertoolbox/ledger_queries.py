@@ -149,7 +149,8 @@ def is_unfinished(results: TableClause) -> ColumnElement[bool]:
     final: BindParameter[Any] = bindparam(
         "final", sorted(FINAL_STATES), expanding=True, literal_execute=True
     )
-    return or_(results.c.status.is_(None), results.c.status.not_in(final))
+    untold = and_(results.c.status.is_(None), task.c.ignore_result.is_(False))
+    return or_(untold, results.c.status.not_in(final))
 
 
 def is_named(name: str, dialect: Dialect) -> ColumnElement[bool]:
@@ -277,7 +278,7 @@ def _seconds(start: Any, end: Any, dialect: Dialect) -> ColumnElement[Any]:
 
 def expired(before: datetime, batch: int | None, after: tuple[datetime, str] | None) -> Select[Any]:
     """Return the selection of the next ``batch`` tasks last published before, oldest first."""
-    query = select(task.c.task_id, task.c.published_at).where(
+    query = select(task.c.task_id, task.c.published_at, task.c.ignore_result).where(
         task.c.published_at < before, task.c.last_published_at < before
     )
     if after is not None:

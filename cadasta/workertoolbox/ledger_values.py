@@ -42,6 +42,8 @@ class Task:
     #: Hard and soft limit in seconds.
     time_limit: float | None
     soft_time_limit: float | None
+    #: Its result is not stored, so that it stays PENDING for ever.
+    ignore_result: bool
     stamps: dict[str, Any]
     headers: dict[str, Any]
     properties: dict[str, Any]

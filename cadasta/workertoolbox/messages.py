@@ -23,7 +23,7 @@ class TaskRecord:
     root_id: str | None = None
     parent_id: str | None = None
     group_id: str | None = None
-    #: Positional arguments as JSON text (valid for PostgreSQL: no NaN), or None where they are not stored.
+    #: Positional arguments as strict JSON text, or None where they are not stored.
     args: str | None = None
     #: Keyword arguments as JSON text, or None.
     kwargs: str | None = None
@@ -41,6 +41,8 @@ class TaskRecord:
     #: Hard and soft time limit in seconds.
     time_limit: float | None = None
     soft_time_limit: float | None = None
+    #: True where its result is not stored.
+    ignore_result: bool = False
     #: JSON-able values.
     stamps: dict[str, Any] | None = None
     #: What the caller passed in ``headers=``.
@@ -103,7 +105,7 @@ def decode(
     properties: Mapping[str, Any] | None,
     exchange: str | None,
     routing_key: str | None,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),
 ) -> TaskRecord:
     """The record of one task message of the monitor queue.
 
@@ -150,6 +152,7 @@ def decode(
         priority=_whole(properties.get("priority")),
         time_limit=time_limit,
         soft_time_limit=soft_time_limit,
+        ignore_result=fields.get("ignore_result") is True,
         stamps=_mapping(fields.get("stamps")),
         headers=_custom_headers(headers, limits),
         properties=_mapping(own_properties),

@@ -37,7 +37,7 @@ def buffer_reads(connection: Any) -> None:
 
     Only where py-amqp reads a plain socket as its version 5 does; TLS reads ahead by itself.
     """
-    transport = getattr(connection.connection, "transport", None)
+    transport: Any = getattr(connection.connection, "transport", None)
     sock = getattr(transport, "sock", None)
     if sock is not None and getattr(transport, "_quick_recv", None) == sock.recv:
         transport._quick_recv = BufferedReceiver(sock.recv)

@@ -48,7 +48,7 @@ end
 """
 
 
-class QoS(virtual.QoS):  # type: ignore[misc]
+class QoS(virtual.QoS):
     """Acknowledges in the monitor's own hash."""
 
     def ack(self, delivery_tag: str) -> None:
@@ -85,7 +85,8 @@ class ChannelMixin:
 
     def _monitor_keys(self: Any) -> list[str]:
         queue = self._active_queues[0]
-        return self._keys(f"{queue}.unacked", f"{queue}.unacked_index")
+        keys: list[str] = self._keys(f"{queue}.unacked", f"{queue}.unacked_index")
+        return keys
 
     def take(self: Any) -> int:
         """Deliver what the prefetch window allows; the number of messages."""
@@ -178,5 +179,3 @@ def _payload(raw: bytes | str, queue: str) -> dict[str, Any]:
             "properties": {"delivery_tag": tag, "delivery_info": {"routing_key": queue}},
         }
     return dict(payload)
-
-

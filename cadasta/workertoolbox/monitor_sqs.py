@@ -14,7 +14,7 @@ from kombu.transport import SQS
 DELETE_BATCH = 10
 
 
-class Channel(SQS.Channel):  # type: ignore[misc]
+class Channel(SQS.Channel):
     """A channel whose messages are hidden for ``monitor_visibility_timeout`` seconds."""
 
     def _receive_message(
@@ -45,7 +45,7 @@ class Channel(SQS.Channel):  # type: ignore[misc]
                 self.qos.ack(tag)
 
 
-class Transport(SQS.Transport):  # type: ignore[misc]
+class Transport(SQS.Transport):
     """The transport of the monitor's connection to Amazon SQS."""
 
     Channel = Channel

@@ -22,8 +22,8 @@ from kombu.transport.native_delayed_delivery import (
     level_name,
 )
 
-from .messages import HEADER_QUEUE, HEADER_PROPERTIES, HEADER_PUBLISHED_AT
 from .errors import TopologyError
+from .messages import HEADER_PROPERTIES, HEADER_PUBLISHED_AT, HEADER_QUEUE
 from .topology import DELAY_EXCHANGE_PREFIX, Declaration, Router, is_monitored, plain_routing_key
 
 logger = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def _app_of(router: Router) -> Any:
     return app
 
 
-class DelayLevels(Queue):  # type: ignore[misc]
+class DelayLevels(Queue):
     """Celery's delay exchanges and queues, and the monitor queue's binding to them.
 
     It is declared like a queue, so that kombu remembers it per connection. Without the monitor's
@@ -202,7 +202,7 @@ class DelayLevels(Queue):  # type: ignore[misc]
         return str(self.name)
 
 
-class DelayedQueue(Queue):  # type: ignore[misc]
+class DelayedQueue(Queue):
     """A work queue's binding to the exchange at which delayed messages come out."""
 
     def __hash__(self) -> int:

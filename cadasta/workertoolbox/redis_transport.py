@@ -64,7 +64,8 @@ class ChannelMixin:
             own = self.state.exchanges.get(exchange, {}).get("table", ())
             table = {*map(tuple, own), *super().get_table(exchange)}  # type: ignore[misc]
             known = self._tables[exchange] = (now, list(table))
-        return known[1]
+        found: list[Any] = known[1]
+        return found
 
     def _queue_bind(self: Any, exchange: str, *args: Any) -> None:
         self._tables.pop(exchange, None)

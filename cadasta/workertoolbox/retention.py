@@ -45,12 +45,12 @@ def prune(
         old = queries.expired(before, None, None).subquery()
         total = connection.scalar(select(func.count()).select_from(old)) or 0
     seen = deleted = 0
-    for ids in _batches(engine, before, batch):
-        states = results.states(ids)
+    for untold in _batches(engine, before, batch):
+        states = results.states(list(untold))
         doomed = [
             key
-            for key in ids
-            if (include_unfinished or states.get(key) in FINAL_STATES)
+            for key, is_untold in untold.items()
+            if (include_unfinished or is_untold or states.get(key) in FINAL_STATES)
             and not (keep_failures and states.get(key) == "FAILURE")
         ]
         if doomed:
@@ -60,7 +60,7 @@ def prune(
                 gone = connection.execute(delete(task).where(task.c.task_id.in_(doomed), still))
                 results.delete(connection, doomed)
             deleted += gone.rowcount
-        seen += len(ids)
+        seen += len(untold)
         if on_progress is not None:
             on_progress(seen, max(seen, total))
     with writing(engine) as connection:
@@ -70,7 +70,8 @@ def prune(
     return deleted
 
 
-def _batches(engine: Engine, before: datetime, size: int) -> Iterator[list[str]]:
+def _batches(engine: Engine, before: datetime, size: int) -> Iterator[dict[str, bool]]:
+    """Give ids of old tasks, and whether nobody will ever be told how the task ended."""
     after: tuple[datetime, str] | None = None
     while True:
         with engine.connect() as connection:
@@ -78,4 +79,4 @@ def _batches(engine: Engine, before: datetime, size: int) -> Iterator[list[str]]
         if not rows:
             return
         after = (rows[-1].published_at, rows[-1].task_id)
-        yield [row.task_id for row in rows]
+        yield {row.task_id: row.ignore_result for row in rows}

@@ -99,6 +99,8 @@ task = Table(
     Column("priority", Integer),
     Column("time_limit", Double),
     Column("soft_time_limit", Double),
+    # Its result is not stored: nobody will ever know how it ended.
+    Column("ignore_result", Boolean, nullable=False),
     Column("stamps", _json),
     Column("headers", _searchable_json),
     Column("properties", _json),

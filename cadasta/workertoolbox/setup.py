@@ -11,10 +11,10 @@ from celery.utils.time import subtract_datetimes
 
 from . import logs
 from .conf import masked
-from .urls import database_url, mask_url
 from .errors import ConfigError, TopologyError
 from .publishing import delay_topology
 from .topology import Router
+from .urls import database_url, mask_url
 
 logger = logging.getLogger(__name__)
 

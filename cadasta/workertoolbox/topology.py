@@ -1,4 +1,4 @@
-"""The exchange, its queues, and the routing of a task to them. Pure: nothing here talks to a broker.
+"""The exchange, its queues, and the routing to them. Pure: nothing here talks to a broker.
 
 Each work queue listens on one topic exchange to its own name; the monitor queue listens to
 everything, so the broker itself makes the copy that the ledger is built from.
@@ -73,7 +73,7 @@ def plain_routing_key(routing_key: str) -> str:
     return _DELAY_KEY_PREFIX.sub("", routing_key, count=1)
 
 
-class PublishedQueue(Queue):  # type: ignore[misc]
+class PublishedQueue(Queue):
     """A queue as a publish declares it.
 
     kombu binds, which means copies, each entity before it looks up whether the connection has

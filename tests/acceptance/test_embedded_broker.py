@@ -130,6 +130,12 @@ def ready(*workers: Process) -> None:
         worker.wait_for_log(r"ready\.")
 
 
+def stop(*workers: Process) -> list[int | None]:
+    for worker in workers:
+        worker.send_signal(signal.SIGTERM)
+    return [worker.stop() for worker in workers]
+
+
 @pytest.fixture
 def site(tmp_path: Path, run_process: StartProcess) -> Site:
     return Site(tmp_path, run_process)
@@ -158,7 +164,7 @@ def test_9000_messages_from_two_publishers_run_once_each_on_two_workers(site: Si
     copies = drain(site.url, lambda found: len(found) >= 9000)
     assert [publisher.wait(30) for publisher in publishers] == [0, 0]
     site.wait_for_notes(9000)
-    assert [worker.stop() for worker in workers] == [0, 0]
+    assert stop(*workers) == [0, 0]
     assert sorted(copies) == sorted(map(int, site.notes())) == list(range(9000))
     assert site.sizes() == (0, 0)
     assert (site.folder / "broker.sqlite3").stat().st_size < 30_000_000
@@ -245,7 +251,7 @@ def test_workers_that_are_stopped_and_started_neither_lose_nor_repeat(site: Site
     assert publisher.wait(30) == 0
     site.wait_for_notes(1200)
     ready(restarted)
-    assert [steady.stop(), restarted.stop()] == [0, 0]
+    assert stop(steady, restarted) == [0, 0]
     assert [n for n, count in Counter(site.notes()).items() if count != 1] == []
     assert (len(site.notes()), *site.sizes()) == (1200, 0, 1200)
 

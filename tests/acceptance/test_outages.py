@@ -157,8 +157,10 @@ def test_a_killed_worker_costs_a_redelivery(deployment: Deployment) -> None:
     worker.kill()
     deployment.start("worker", "two")
     deployment.wait_until(
-        lambda: len({line[0] for line in deployment.notes("ran")}) == 5
-        and all(task.state == "SUCCESS" for task in deployment.all_tasks()),
+        lambda: (
+            len({line[0] for line in deployment.notes("ran")}) == 5
+            and all(task.state == "SUCCESS" for task in deployment.all_tasks())
+        ),
         "all five tasks",
     )
     assert deployment.count() == 5

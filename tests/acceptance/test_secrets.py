@@ -14,8 +14,8 @@ from tests.acceptance.deployment import Deployment
 from tests.services import PrivatePostgres, PrivateRabbitMQ
 
 #: Both have characters that have to be quoted in a URL.
-BROKER_PASSWORD = "brok/er@:%hunter1"  # noqa: S105
-DATABASE_PASSWORD = "data/base@:%hunter2"  # noqa: S105
+BROKER_PASSWORD = "brok/er@:%hunter1"
+DATABASE_PASSWORD = "data/base@:%hunter2"
 SECRETS = [
     form
     for word in (BROKER_PASSWORD, DATABASE_PASSWORD)

@@ -117,7 +117,8 @@ def test_ill_typed_fields_are_left_out() -> None:
     broken = dict.fromkeys(HEADERS, object) | {"task": "t", "id": "i"}
     record = read(headers=broken, properties={"priority": "high"})
     assert record.retries == 0
-    assert record.priority is record.eta is record.time_limit is record.published_at is None
+    assert (record.priority, record.eta, record.time_limit) == (None, None, None)
+    assert record.published_at is None
     assert record.root_id == "i"
 
 

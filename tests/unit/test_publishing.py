@@ -33,7 +33,7 @@ class Box:
 
     def messages(self, queue: str = "platform.fifo") -> list[Any]:
         """Take everything from a queue."""
-        found = []
+        found: list[Any] = []
         with self.app.connection_for_read() as connection:
             channel = connection.default_channel
             while True:

@@ -22,7 +22,8 @@ def make(task_id: str, parent_id: str | None = None, age: int = 0, **fields: Any
     moment = NOW - timedelta(seconds=age)
     given = {
         **unset,
-        **{"task_id": task_id, "name": "name", "parent_id": parent_id, "args_truncated": False},
+        **{"task_id": task_id, "name": "name", "parent_id": parent_id},
+        **{"args_truncated": False, "ignore_result": False},
         **{"retries": 0, "replacements": 0, "publications": 1},
         **{"stamps": {}, "headers": {}, "properties": {}},
         **{"published_at": moment, "last_published_at": moment, "recorded_at": moment},

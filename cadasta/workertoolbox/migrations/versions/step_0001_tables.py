@@ -57,6 +57,7 @@ task = sa.Table(
     sa.Column("priority", sa.Integer),
     sa.Column("time_limit", sa.Double),
     sa.Column("soft_time_limit", sa.Double),
+    sa.Column("ignore_result", sa.Boolean, nullable=False),
     sa.Column("stamps", _json),
     sa.Column("headers", _jsonb),
     sa.Column("properties", _json),
