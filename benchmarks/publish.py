@@ -79,24 +79,29 @@ def vhost() -> Iterator[str]:
         pool.close()
 
 
+def figures(rounds: int) -> list[Figure]:
+    """All comparisons of this module."""
+    found = []
+    with vhost() as url:
+        for confirm in (True, False):
+            what = f"delay() on RabbitMQ, {'with' if confirm else 'without'} confirm_publish"
+            found.append(compare(what, url, {"confirm_publish": confirm}, rounds))
+    prefix = {"global_keyprefix": f"benchmark-{uuid.uuid4().hex}:"}
+    redis_url = SERVICES["redis"].url
+    found.append(compare("delay() on Redis", redis_url, prefix, rounds))
+    _remove_keys(redis_url, prefix["global_keyprefix"])
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"embedded:///{os.path.abspath(folder)}/broker.sqlite3"
+        found.append(compare("delay() on the embedded broker", url, {}, rounds))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    figures = []
-    with vhost() as url:
-        for confirm in (True, False):
-            what = f"delay() on RabbitMQ, {'with' if confirm else 'without'} confirm_publish"
-            figures.append(compare(what, url, {"confirm_publish": confirm}, options.rounds))
-    prefix = {"global_keyprefix": f"benchmark-{uuid.uuid4().hex}:"}
-    redis_url = SERVICES["redis"].url
-    figures.append(compare("delay() on Redis", redis_url, prefix, options.rounds))
-    _remove_keys(redis_url, prefix["global_keyprefix"])
-    with tempfile.TemporaryDirectory() as folder:
-        url = f"embedded:///{os.path.abspath(folder)}/broker.sqlite3"
-        figures.append(compare("delay() on the embedded broker", url, {}, options.rounds))
-    show(figures, options.json)
+    show(figures(options.rounds), options.json)
 
 
 def _remove_keys(url: str, prefix: str) -> None:

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 BATCH = 500  # messages taken at once at most, however wide the prefetch window
 ROUTES = 10_000  # routes that are remembered
+REDELIVER = "UPDATE message SET consumer=NULL, deadline=NULL, redelivered=1 WHERE"
 
 
 class Row(NamedTuple):
@@ -48,6 +49,7 @@ class Store(File):
         self.pipe: Pipe | None = None
         self._dozing = False
         self._to_wake: list[int] = []
+        self._unsettled: set[int] = set()
         self._version: int | None = None  # that of the next two
         self._tables: dict[str, tuple[Any, list[Any]]] = {}
         self._routes: dict[tuple[str, str], list[str]] = {}
@@ -171,17 +173,17 @@ class Store(File):
         return db.execute(query, (queue,)).fetchone() is not None
 
     def settle(self, ids: Iterable[int]) -> None:
-        """Delete messages that are done.
+        """Delete messages that are done; if that fails, the next call does it as well.
 
         One that became overdue and that nobody has taken since is deleted as well; one that
         another consumer has by now is left to that one.
         """
-        values = [(number, self.consumer) for number in ids]
-        self.write(
-            lambda db: db.executemany(
-                "DELETE FROM message WHERE id=? AND (consumer=? OR consumer IS NULL)", values
-            )
-        )
+        query = "DELETE FROM message WHERE id=? AND (consumer=? OR consumer IS NULL)"
+        with self.lock:
+            self._unsettled.update(ids)
+            values = [(number, self.consumer) for number in self._unsettled]
+            self.write(lambda db: db.executemany(query, values))
+            self._unsettled.clear()
 
     def put_back(self, rows: Iterable[tuple[int, str]], redelivered: bool = True) -> None:
         """Put messages, given with their queues, back to where they were in them."""
@@ -232,6 +234,7 @@ class Store(File):
         pipe, consumer = self.pipe, self.consumer
         if pipe is not None and consumer is not None:
             try:
+                self.settle(())
                 self.write(lambda db: self._bury(db, consumer, True))
                 os.unlink(pipe.path)
             except (BrokerError, OSError) as error:
@@ -290,6 +293,8 @@ class Store(File):
 
     def recover(self, detect_dead: bool) -> None:
         """Put back what is overdue, and what dead consumers had taken."""
+        if self._unsettled:
+            self.settle(())
         dead = [
             consumer
             for (consumer,) in self.rows("SELECT id FROM consumer")
@@ -300,10 +305,7 @@ class Store(File):
         def recover(db: sqlite3.Connection) -> int:
             count = sum(self._bury(db, consumer, detect_dead) for consumer in dead)
             rows = db.execute(f"SELECT id, queue {overdue}", (time(),)).fetchall()
-            db.executemany(
-                "UPDATE message SET consumer=NULL, deadline=NULL, redelivered=1 WHERE id=?",
-                [(number,) for number, _ in rows],
-            )
+            db.executemany(f"{REDELIVER} id=?", [(number,) for number, _ in rows])
             self._rouse(db, {queue for _, queue in rows})
             return count + len(rows)
 
@@ -320,10 +322,7 @@ class Store(File):
         if messages:
             query = "SELECT DISTINCT queue FROM message WHERE consumer=?"
             queues = [queue for (queue,) in db.execute(query, (consumer,))]
-            update = (
-                "UPDATE message SET consumer=NULL, deadline=NULL, redelivered=1 WHERE consumer=?"
-            )
-            count = db.execute(update, (consumer,)).rowcount
+            count = db.execute(f"{REDELIVER} consumer=?", (consumer,)).rowcount
             self._rouse(db, queues)
         db.execute("DELETE FROM waiting WHERE consumer=?", (consumer,))
         query = "SELECT queue FROM holder WHERE consumer=?"
@@ -363,9 +362,9 @@ class QoS(virtual.QoS):
         """Delete a message, or with `multiple` all up to it. Unknown tags are ignored."""
         with self.channel.store.lock:
             tags = self._tags(delivery_tag, multiple)
-            if tags:
-                self.channel.store.settle([self._unacked[tag][0] for tag in tags])
-                self._forget(tags)
+            ids = [self._unacked.pop(tag)[0] for tag in tags]
+            if ids:
+                self.channel.store.settle(ids)
 
     def reject(self, delivery_tag: int, requeue: bool = False) -> None:
         """Delete a message, or put it back into its queue. Unknown tags are ignored."""
@@ -379,7 +378,8 @@ class QoS(virtual.QoS):
         with self.channel.store.lock:
             tags = [tag for tag in tags if tag in self._unacked]
             self.channel.store.put_back([self._unacked[tag] for tag in tags], redelivered)
-            self._forget(tags)
+            for tag in tags:
+                del self._unacked[tag]
 
     def restore_unacked(self) -> None:
         """Put everything back."""
@@ -394,7 +394,3 @@ class QoS(virtual.QoS):
             unseen = self.channel.unseen()
             return [tag for tag in self._unacked if tag <= delivery_tag and tag not in unseen]
         return [delivery_tag] if delivery_tag in self._unacked else []
-
-    def _forget(self, tags: list[int]) -> None:
-        for tag in tags:
-            del self._unacked[tag]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from operator import itemgetter
 from typing import Any
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Characters of arguments in one statement: below MySQL's packet limit, and little memory.
 MAX_STATEMENT = 4_000_000
+#: Seconds to wait before a transaction that gave way to another one is tried again.
+CONFLICT_WAITS = (0.05, 0.2, 1.0)
 #: Bytes kept of a record that the database refuses; characters of a bad message's headers.
 MAX_BODY = 65_536
 
@@ -121,6 +125,10 @@ _STATEMENTS: dict[str, Callable[[Engine], str]] = {
 }
 
 
+class _RollBack(Exception):
+    """Ends a transaction without a trace."""
+
+
 class Recorder:
     """Writes task records and undecodable messages with one engine."""
 
@@ -136,13 +144,14 @@ class Recorder:
 
     def _record(self, records: Sequence[TaskRecord]) -> None:
         try:
-            self._twice(lambda: self._upsert(records))
+            self._persistently(lambda: self._upsert(records))
         except Exception as exc:
             if not is_bad_data(exc):
                 if isinstance(exc, SQLAlchemyError):
                     raise ledger_error(exc, "record tasks in the ledger") from exc
                 raise
             if len(records) == 1:
+                self._probe()
                 self._set_aside(records[0], exc)
                 return
             # Halve it until the bad record is alone: the others are written as they should be.
@@ -150,15 +159,28 @@ class Recorder:
             self._record(records[:middle])
             self._record(records[middle:])
 
-    def _upsert(self, records: Sequence[TaskRecord]) -> None:
+    def _probe(self) -> None:
+        """Raise :class:`LedgerError` if not even a blameless record can be written.
+
+        Then the table is at fault (made by a newer version, say), not the data, and nothing
+        may be set aside.
+        """
+        try:
+            self._upsert([TaskRecord(task_id="workertoolbox-probe", name="probe")], keep=False)
+        except SQLAlchemyError as exc:
+            raise ledger_error(exc, "record any task in the ledger") from exc
+
+    def _upsert(self, records: Sequence[TaskRecord], keep: bool = True) -> None:
         now = datetime.now(timezone.utc)
         columns = columns_of(merge(records, now), now)
-        with writing(self._engine) as connection:
+        with suppress(_RollBack), writing(self._engine) as connection:
             if self._dialect == "postgresql":
                 arrays = tuple([_array(column) for column in columns])
                 connection.exec_driver_sql(self._statement, arrays)
             else:
                 connection.exec_driver_sql(self._statement, _rows(columns))
+            if not keep:
+                raise _RollBack
 
     def record_undecodable(self, items: Sequence[Undecodable]) -> None:
         """Write ``items``, each once; see :class:`Ledger`."""
@@ -181,18 +203,21 @@ class Recorder:
                 connection.execute(statement, ordered)
 
         try:
-            self._twice(insert)
+            self._persistently(insert)
         except SQLAlchemyError as exc:
             raise ledger_error(exc, "record undecodable messages in the ledger") from exc
 
-    def _twice(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except SQLAlchemyError as exc:
-            if not is_conflict(exc):
-                raise
-            logger.info("The database chose this transaction to give way: writing it again")
-            write()
+    def _persistently(self, write: Callable[[], None]) -> None:
+        for wait in CONFLICT_WAITS:
+            try:
+                return write()
+            except SQLAlchemyError as exc:
+                if not is_conflict(exc):
+                    raise
+                # After a moment, so that the other one comes first this time.
+                logger.info("The database chose this transaction to give way: writing it again")
+                time.sleep(wait)
+        write()
 
     def _set_aside(self, record: TaskRecord, exc: Exception) -> None:
         reason = brief(exc)

@@ -221,6 +221,20 @@ def test_records_that_only_postgresql_refuses(ledger: Ledger) -> None:
     assert any("NumericValueOutOfRange" in error for error in errors)
 
 
+def test_a_table_of_a_newer_version_sets_nothing_aside(ledger: Ledger) -> None:
+    with ledger._engine.begin() as connection:
+        connection.execute(text("ALTER TABLE celery_task ADD COLUMN newer integer NOT NULL"))
+    with pytest.raises(LedgerError, match='record any task.*NotNullViolation.*"newer"'):
+        ledger.record(record(f"{number}") for number in range(5))
+    assert rows(ledger, undecodable) == []
+    with ledger._engine.begin() as connection:
+        connection.execute(text("ALTER TABLE celery_task ALTER newer DROP NOT NULL"))
+    ledger.record([record("good"), record("x" * 200)])
+    # The probe leaves no trace.
+    assert [row.task_id for row in rows(ledger)] == ["good"]
+    assert len(rows(ledger, undecodable)) == 1
+
+
 @pytest.mark.parametrize(
     ("query", "index"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,10 @@ def test_rabbitmq_vhost_is_fresh(rabbitmq_url: str) -> None:
 
 
 def test_rabbitmq_vhost_is_deleted(vhost_pool: VhostPool) -> None:
-    pool = VhostPool(vhost_pool.vhosts, SERVICES["rabbitmq"].url)
-    url = pool.take()
-    assert round_trip(url) == {"n": 1}
-    pool.give_back(url)
-    pool.close()
+    with closing(VhostPool(vhost_pool.vhosts, SERVICES["rabbitmq"].url)) as pool:
+        url = pool.take()
+        pool.give_back(url)
+        assert round_trip(url) == {"n": 1}
     with pytest.raises(Exception, match="vhost"):
         connect_once(url)
 

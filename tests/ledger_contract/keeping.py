@@ -56,6 +56,11 @@ class Keeping(LedgerFixture):
         assert aged.get("FAILURE 10") is not None and aged.get("SUCCESS 10") is None
         assert len(rows(aged, undecodable)) == 10
 
+    def test_prune_takes_who_never_tells_its_result(self, ledger: Ledger) -> None:
+        ledger.record([record("untold", ignore_result=True), record("lost")])
+        assert ledger.prune(LONG) == 1
+        assert [row.task_id for row in rows(ledger)] == ["lost"]
+
     def test_prune_everything(self, aged: Ledger) -> None:
         assert aged.prune(0 * LONG, include_unfinished=True) == 41
         assert rows(aged) == [] and rows(aged, taskmeta) == [] and rows(aged, undecodable) == []

@@ -277,6 +277,7 @@ class Reading(LedgerFixture):
                 record("overdue", published_at=now - 5 * hour, eta=now - 3 * hour),
                 record("retried", published_at=now - 3 * hour),
                 record("retried", published_at=now, retries=1),
+                record("untold", published_at=now - 3 * hour, ignore_result=True),
             ]
         )
         add_result(ledger, "stuck", "STARTED")

@@ -710,6 +710,21 @@ def test_a_file_that_stays_locked_is_an_error_that_passes(connect: Connect, brok
     assert bodies(connection) == [1, 4]
 
 
+def test_an_acknowledgement_that_failed_is_made_up_for(connect: Connect, broker: Path) -> None:
+    connection = connect(busy_timeout=0.1)
+    publish(connection, 1, 2)
+    consumer = Received(connection, prefetch=2)
+    consumer.drain()
+    locker = sqlite3.connect(broker, isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(embedded.BrokerUnavailableError):
+        consumer.messages[0].ack()
+    locker.execute("ROLLBACK")
+    locker.close()
+    connection.release()
+    assert bodies(connect()) == [2]
+
+
 def test_an_option_that_cannot_be_is_an_error(connect: Connect) -> None:
     with pytest.raises(BrokerError, match="synchronous='SOMETIMES': use OFF, NORMAL"):
         connect(synchronous="SOMETIMES").connect()

@@ -12,7 +12,8 @@ from celery import Celery
 
 from cadasta.workertoolbox.errors import LedgerError
 from cadasta.workertoolbox.ledger import Ledger
-from tests.ledger_contract import NOW, LedgerContract, add_result, record
+from cadasta.workertoolbox.schema import undecodable
+from tests.ledger_contract import NOW, LedgerContract, add_result, record, rows
 
 
 class TestSQLite(LedgerContract):
@@ -31,6 +32,20 @@ def test_in_memory_from_several_threads() -> None:
             thread.start()
             thread.join()
         assert sorted(one.task_id for one in ledger.find()) == ["0", "1", "2", "3"]
+
+
+def test_a_table_at_fault_sets_nothing_aside() -> None:
+    with Ledger("sqlite://") as ledger:
+        ledger.upgrade()
+        with ledger._engine.begin() as connection:
+            connection.exec_driver_sql(
+                "CREATE TRIGGER refuse BEFORE INSERT ON celery_task "
+                "BEGIN SELECT RAISE(ABORT, 'not today'); END"
+            )
+        for size in (1, 5):
+            with pytest.raises(LedgerError, match="Cannot record any task.*not today"):
+                ledger.record(record(f"{number}") for number in range(size))
+        assert rows(ledger, undecodable) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+"""Writes the README's tables of settings from the defaults: ``python docs/settings.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cadasta.workertoolbox import defaults
+
+README = Path(__file__).parent.parent / "README.rst"
+
+
+def table(rows: Iterable[tuple[str, str, str]]) -> str:
+    """An RST list-table of name, value and words."""
+    lines = [".. list-table::", "   :widths: 30 20 50", ""]
+    for name, value, words in rows:
+        lines += [f"   * - ``{name}``", f"     - {value}", f"     - {words}"]
+    return "\n".join(lines) + "\n"
+
+
+def celery_rows() -> Iterator[tuple[str, str, str]]:
+    """Each setting of Celery whose default the toolbox changes."""
+    groups = [
+        ("", defaults.COMMON),
+        ("with ``DURABLE=True``: ", defaults.DURABLE),
+        ("on SQS: ", defaults.SQS_SETTINGS),
+    ]
+    for where, group in groups:
+        for name, default in sorted(group.items()):
+            yield name, f"{where}``{default.value!r}``", default.reason
+    options = [
+        ("", defaults.TRANSPORT),
+        ("on RabbitMQ: ", defaults.TRANSPORT_AMQP),
+        ("on Redis: ", defaults.TRANSPORT_REDIS),
+    ]
+    for where, group in options:
+        for name, default in group.items():
+            shown = f"{where}``{default.value!r}``"
+            yield f"broker_transport_options: {name}", shown, default.reason
+    yield (
+        "broker_transport_options: visibility_timeout",
+        f"on Redis, SQS, embedded: ``{defaults.VISIBILITY_TIMEOUT}`` or more",
+        "Above every time limit and ``ETA_HORIZON``: a shorter one hands a task out twice.",
+    )
+    yield (
+        "broker_transport",
+        "on Redis: ``toolbox-redis``",
+        "All copies of a publish are one transaction.",
+    )
+    yield "broker_url", "``sqs://``", "Amazon SQS with boto3's own search for credentials."
+    yield (
+        "result_backend",
+        "``db+postgresql+psycopg2://...``",
+        "Built of the ``RESULT_DB_`` settings; results have to be in SQL for the ledger to join.",
+    )
+
+
+def own_rows() -> Iterator[tuple[str, str, str]]:
+    """Each setting of the toolbox itself."""
+    for name, (_, value, words) in defaults.OWN.items():
+        yield name, "" if value is None else f"``{value!r}``", words
+
+
+def updated(readme: str) -> str:
+    """``readme`` with the tables of now."""
+    for marker, rows in (("defaults", celery_rows()), ("own", own_rows())):
+        begin, end = f".. {marker} begin\n", f".. {marker} end\n"
+        before, _, rest = readme.partition(begin)
+        _, _, after = rest.partition(end)
+        readme = f"{before}{begin}\n{table(rows)}\n{end}{after}"
+    return readme
+
+
+if __name__ == "__main__":
+    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
