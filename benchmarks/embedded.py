@@ -115,8 +115,8 @@ def processes(transport: str, consumers: int = 1, workers: int = 2) -> Iterator[
     """Run the consuming processes in a folder of their own, until they are all ready."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        url, options = broker_of(transport, folder)
-        here = {"BENCHMARK_BROKER": url, "BENCHMARK_OPTIONS": json.dumps(options)}
+        url, transport_options = broker_of(transport, folder)
+        here = {"BENCHMARK_BROKER": url, "BENCHMARK_OPTIONS": json.dumps(transport_options)}
         environment = {**os.environ, **here, "BENCHMARK_FOLDER": name}
         python = [sys.executable, "-m"]
         worker = [*python, "celery", "-A", "benchmarks.embedded", "worker", "-c1", "-lerror", "-n"]
@@ -125,9 +125,11 @@ def processes(transport: str, consumers: int = 1, workers: int = 2) -> Iterator[
         running = []
         with (folder / "output").open("wb") as output:
             for command in commands:
-                running.append(subprocess.Popen(command, env=environment, stdout=output, stderr=2))
+                process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+                running.append(process)
         try:
-            wait_for(lambda: lines(folder / "ready") >= len(commands), 60)
+            if not wait_for(lambda: lines(folder / "ready") >= len(commands), 60):
+                raise SystemExit((folder / "output").read_text())
             yield folder, environment, running
         finally:
             for process in running:
@@ -145,11 +147,14 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    """Wait until the condition holds, or the time is over."""
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until the condition holds; False if the time is over first."""
     end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
+    while not condition():
+        if time.monotonic() > end:
+            return False
         time.sleep(0.05)
+    return True
 
 
 def throughput(transport: str, seconds: float) -> dict[str, float]:

@@ -22,6 +22,8 @@ from .ledger import NameSummary, Node, Page, Percentiles, Summary, Task, Workflo
 
 #: Columns of output that goes to a file or a pipe, where nothing may be cut.
 PIPE_WIDTH = 1000
+#: Columns from which on a table of tasks shows everything.
+WIDE = 130
 #: Seconds between two looks of ``--watch``.
 WATCH_INTERVAL = 1.0
 STYLES = {
@@ -73,8 +75,8 @@ def watch_tasks(look: Callable[[], Page], *, as_json: bool) -> None:
 
 
 def tasks_table(page: Page, width: int | None = None) -> Table:
-    """Tasks as a table, one a row; below 110 columns without what is told by ``task ID``."""
-    wide = (width or console().width) >= 110
+    """Tasks as a table, one a row; where it is narrow, without what ``task ID`` tells."""
+    wide = (width or console().width) >= WIDE
     table = Table(box=None, pad_edge=False)
     columns = ["State", "Name", "Queue", "Published (UTC)", "Waited", "Ran", "Id"]
     for column in columns if wide else ("State", "Name", "UTC", "Id"):

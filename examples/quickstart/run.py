@@ -77,7 +77,7 @@ def demonstrate(running: list[subprocess.Popen[bytes]], options: argparse.Namesp
     first = schedule(demo)
     watch(ledger, first, lambda tasks: len(tasks) >= 5)
 
-    console.print("[bold]3.[/] The monitor is killed (SIGKILL). The work goes on:")
+    console.print("\n[bold]3.[/] The monitor is killed (SIGKILL). The work goes on:")
     monitor.kill()
     monitor.wait()
     second = schedule(demo)
@@ -93,7 +93,7 @@ def demonstrate(running: list[subprocess.Popen[bytes]], options: argparse.Namesp
         console.print(f"[red]Not complete after {PATIENCE} seconds: see the logs in {FOLDER}[/]")
         return 1
     known = {task.task_id for task in ledger.find(limit=1000)}
-    console.print(f"[bold green]   {len(known)} tasks, and not one is missing.[/]\n")
+    console.print(f"\n[bold green]   {len(known)} tasks, and not one is missing.[/]\n")
 
     from cadasta.workertoolbox.cli_output import workflow_tree
 
@@ -141,7 +141,7 @@ def watch(ledger: Any, scheduled: dict[str, Any], is_enough: Any) -> bool:
     with Live(Table(box=None), console=console, auto_refresh=False) as live:
         while time.monotonic() < deadline:
             page = ledger.find(limit=1000)
-            live.update(tasks_table(ledger.find(limit=15)), refresh=True)
+            live.update(tasks_table(ledger.find(limit=15), console.width), refresh=True)
             if is_enough({task.task_id: task for task in page}):
                 return True
             time.sleep(0.2)

@@ -20,6 +20,8 @@ from .servers import MissingProgram
 def main(command: list[str]) -> int:
     """Return the exit code of the command; 1 where a service is missing."""
     signal.signal(signal.SIGTERM, _end)
+    # A shell starts background jobs with it ignored; the tests could then not be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with ExitStack() as stack:
         try:
             variables = ensure(stack, lambda text: print(text, flush=True))
@@ -44,7 +46,7 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
         except KeyboardInterrupt:
             continue  # The terminal has told the command as well: let it end.
         except SystemExit:
-            child.terminate()
+            child.send_signal(signal.SIGINT)  # As Ctrl-C: pytest then tidies up.
             continue
         return code if code >= 0 else 128 - code
 
