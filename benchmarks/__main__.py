@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: all comparisons in one table, in some minutes; wants a quiet machine."""
+"""``python -m benchmarks``: all comparisons in one table; takes minutes, on a quiet machine."""
 
 from __future__ import annotations
 

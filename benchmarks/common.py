@@ -67,7 +67,9 @@ def show(figures: Sequence[Figure], as_json: bool = False) -> None:
     width = max(len(figure.what) for figure in figures)
     print(f"{'what':<{width}}  {'ours':>12}  {'rival':>12}  {'ratio':>6}  n  rival")
     for f in figures:
-        ours, rival = (f"{value:,.0f} {f.unit}" for value in (f.ours, f.rival))
+        ours, rival = (
+            f"{value:,.{0 if value >= 10 else 2}f} {f.unit}" for value in (f.ours, f.rival)
+        )
         print(
             f"{f.what:<{width}}  {ours:>12}  {rival:>12}  {f.ratio:6.2f}  {f.rounds}  "
             f"{f.rival_name}"

@@ -25,6 +25,7 @@ from celery import Celery
 from celery.signals import worker_ready
 from kombu import Consumer, Exchange, Queue
 
+from benchmarks.common import Figure
 from cadasta.workertoolbox import embedded
 
 EXCHANGE = Exchange("task_exchange", type="topic")
@@ -100,14 +101,14 @@ def consume() -> None:
 
 def publish(seconds: float) -> None:
     """Publish for so long; print how many."""
-    end = time.monotonic() + seconds
     start, number = time.monotonic(), 0
+    end = start + seconds
     with app.producer_pool.acquire(block=True) as producer:
         while time.monotonic() < end:
             route = {"exchange": EXCHANGE, "routing_key": "celery", "declare": [WORK, MONITOR]}
             handle.apply_async((number,), producer=producer, **route)
             number += 1
-    print(json.dumps([number, time.monotonic() - start]))
+    print(json.dumps([number, start, time.monotonic()]))
 
 
 @contextmanager
@@ -160,15 +161,14 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
 def throughput(transport: str, seconds: float) -> dict[str, float]:
     """Return figures of one run."""
     with processes(transport) as (folder, environment, _):
-        start = time.monotonic()
         command = [sys.executable, "-m", "benchmarks.embedded", "--publish", str(seconds)]
         ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-        published, took = json.loads(ran.stdout)
+        published, start, end = json.loads(ran.stdout)
         handled, copied = folder / "handled", folder / "copied"
         wait_for(lambda: min(lines(handled), lines(copied)) >= published, 6 * seconds)
         drained = time.monotonic() - start
         return {
-            "published/s": published / took,
+            "published/s": published / (end - start),
             "handled/s": lines(handled) / drained,
             "copies/s": lines(copied) / drained,
             "missing": max(0, 2 * published - lines(handled) - lines(copied)),
@@ -194,6 +194,34 @@ def idle_cpu(transport: str, seconds: float = 10.0) -> float | None:
         before = used()
         time.sleep(seconds)
         return (used() - before) / seconds / 1e7
+
+
+def figures(rounds: int, seconds: float = 3.0) -> list[Figure]:
+    """Published messages a second beside kombu's serverless transports, and an idle worker's CPU."""
+    found = []
+    for rival in ("sqla", "filesystem"):
+        runs = [
+            (throughput("embedded", seconds), throughput(rival, seconds)) for _ in range(rounds)
+        ]
+        pairs = [(ours["published/s"], theirs["published/s"]) for ours, theirs in runs]
+        lost = sum(theirs["missing"] for _, theirs in runs)
+        found.append(
+            Figure(
+                "embedded broker, both copies, 2 workers and a monitor",
+                "msg/s",
+                median(ours for ours, _ in pairs),
+                median(theirs for _, theirs in pairs),
+                f"kombu's {rival} transport" + (f", which lost {lost:,.0f}" if lost else ""),
+                median(ours / theirs for ours, theirs in pairs),
+                rounds,
+            )
+        )
+        assert not any(ours["missing"] for ours, _ in runs), "the embedded broker lost messages"
+    ours, theirs = idle_cpu("embedded"), idle_cpu("sqla")
+    if ours is not None and theirs is not None:
+        what = "CPU of an idle worker on the embedded broker"
+        found.append(Figure(what, "%", ours, theirs, "kombu's sqla transport", ours / theirs, 1))
+    return found
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The embedded broker: a kombu virtual transport that keeps its messages in one SQLite file.
 
-It needs no server and is for one machine: neither SQLite's shared memory nor the consumers' named
-pipes cross a network.
+It needs no server and is for one machine (Linux, macOS): neither SQLite's shared memory nor the
+consumers' named pipes cross a network.
 
 The URL is written as SQLAlchemy writes SQLite's: `embedded:////absolute/path/broker.sqlite3` (four
 slashes) or `embedded:///relative/path` (three); `url_for(path)` builds it. Beside the file lie
@@ -18,7 +18,9 @@ Transport options (`broker_transport_options`):
   outlives any process; with "FULL" also a power cut, for one disk flush a publish.
 
 Delivery is at least once; each queue is first in, first out, the higher `priority` (0 to 9) first.
-Arguments of queues (expiry, length, time to live) are ignored.
+Arguments of queues (expiry, length, time to live) are ignored. Errors: a `BrokerError` is for good
+(no database, no right to write), a `BrokerUnavailableError` passes (locked, disk full): Celery and
+kombu try again after it alone.
 """
 
 from __future__ import annotations

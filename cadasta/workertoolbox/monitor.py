@@ -30,12 +30,12 @@ VISIBILITY_TIMEOUT = 30
 #: Seconds of one look at the broker while nothing is held.
 IDLE_WAIT = 1.0
 #: Seconds of one look while the writer is busy: what it has written is acknowledged after it.
-BUSY_WAIT = 0.02
+BUSY_WAIT = 0.002
 MIN_WAIT = 0.001
 #: How much of a message that is no task message is stored, in bytes.
 MAX_STORED_BODY = 65_536
 #: How many batches may be on their way from the broker.
-PREFETCH_BATCHES = 4
+PREFETCH_BATCHES = 8
 
 
 class Monitor:
@@ -86,8 +86,6 @@ class Monitor:
             try:
                 connection.connect()
                 retry.reset()
-                if connection.transport.driver_type == "amqp":
-                    buffer_reads(connection)
                 logger.info("Recording %s of %s", self.queue.name, self._broker_uri())
                 self._consume(connection)
             except _broker_errors(connection) as exc:
@@ -138,6 +136,8 @@ class Monitor:
         )
         consumer.on_decode_error = self._take_broken
         consumer.consume()
+        is_amqp = connection.transport.driver_type == "amqp"
+        received = buffer_reads(connection) if is_amqp else None
         due: float | None = None
         while not self._stopping.is_set():
             self._acknowledge_written(channel)
@@ -147,9 +147,13 @@ class Monitor:
             if due is not None and (now >= due or len(self._batch) >= self.batch):
                 self._submit()
                 due = None
-            wait = IDLE_WAIT if due is None else max(MIN_WAIT, due - now)
+            wait: float | None = IDLE_WAIT if due is None else max(MIN_WAIT, due - now)
+            if received is not None and received.has_more:
+                wait = None
+            elif self._writer.is_busy:
+                wait = BUSY_WAIT
             try:
-                connection.drain_events(timeout=BUSY_WAIT if self._writer.is_busy else wait)
+                connection.drain_events(timeout=wait)
             except TimeoutError:
                 connection.heartbeat_check()
         self._finish(channel)

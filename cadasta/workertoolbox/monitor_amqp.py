@@ -11,6 +11,8 @@ from typing import Any
 
 #: The most bytes that one call takes.
 RECEIVE_BYTES = 262_144
+#: Seconds after which a broker that stops in the middle of a frame counts as gone.
+STALLED = 10.0
 
 
 class BufferedReceiver:
@@ -20,6 +22,11 @@ class BufferedReceiver:
         self._receive = receive
         self._data = b""
         self._at = 0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are bytes that no system call is needed for."""
+        return self._at < len(self._data)
 
     def __call__(self, size: int) -> bytes:
         """At most ``size`` bytes; none where the peer has closed the connection."""
@@ -32,12 +39,18 @@ class BufferedReceiver:
         return part
 
 
-def buffer_reads(connection: Any) -> None:
-    """Let ``connection``, a kombu connection to RabbitMQ, read ahead.
+def buffer_reads(connection: Any) -> BufferedReceiver | None:
+    """Let ``connection``, a kombu connection to RabbitMQ, read ahead; what it reads with.
 
     Only where py-amqp reads a plain socket as its version 5 does; TLS reads ahead by itself.
     """
     transport: Any = getattr(connection.connection, "transport", None)
     sock = getattr(transport, "sock", None)
     if sock is not None and getattr(transport, "_quick_recv", None) == sock.recv:
-        transport._quick_recv = BufferedReceiver(sock.recv)
+        # Reading what is buffered needs no timeout, and a timeout costs two system calls; this
+        # one is for a broker that stops in the middle of a frame.
+        sock.settimeout(STALLED)
+        receiver = BufferedReceiver(sock.recv)
+        transport._quick_recv = receiver
+        return receiver
+    return None
