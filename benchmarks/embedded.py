@@ -197,7 +197,7 @@ def idle_cpu(transport: str, seconds: float = 10.0) -> float | None:
 
 
 def figures(rounds: int, seconds: float = 3.0) -> list[Figure]:
-    """Published messages a second beside kombu's serverless transports, and an idle worker's CPU."""
+    """Published messages a second beside kombu's own transports, and an idle worker's CPU."""
     found = []
     for rival in ("sqla", "filesystem"):
         runs = [
