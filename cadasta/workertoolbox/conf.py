@@ -98,7 +98,7 @@ class Config(dict[str, Any]):
             **settings: as for :class:`Config`.
         """
         folder = os.path.abspath(os.path.expanduser(os.fspath(directory)))
-        settings.setdefault("broker_url", f"embedded:///{folder}/broker.sqlite3")
+        settings.setdefault("broker_url", f"embedded:///{quote(folder)}/broker.sqlite3")
         settings.setdefault("result_backend", f"db+sqlite:///{folder}/ledger.sqlite3")
         return cls(queues, **settings)
 

@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 
 from cadasta.workertoolbox.conf import Config, ConfigWarning
+from cadasta.workertoolbox.embedded import path_of
 from cadasta.workertoolbox.errors import ConfigError
 from cadasta.workertoolbox.topology import Router
 
@@ -312,6 +313,8 @@ def test_local_needs_no_server(tmp_path: Any) -> None:
     assert config.broker_url == f"embedded:///{tmp_path}/box/broker.sqlite3"
     assert config.result_backend == f"db+sqlite:///{tmp_path}/box/ledger.sqlite3"
     assert not (tmp_path / "box").exists()
+    odd = Config.local(["export"], directory=tmp_path / "100% + more; or less")
+    assert path_of(odd.broker_url) == str(tmp_path / "100% + more; or less" / "broker.sqlite3")
     assert Config.local(["export"], broker_url="amqp://").broker_url == "amqp://"
 
 
