@@ -89,15 +89,18 @@ def record(app: Celery, messages: int) -> float:
     monitor = Monitor(app, batch=BATCH)
     monitor.ledger.upgrade()
 
+    start = end = time.perf_counter()
+
     def stop_at_the_end() -> None:
+        nonlocal end
         while monitor.recorded < messages:
             time.sleep(0.005)
+        end = time.perf_counter()
         monitor.stop()
 
     threading.Thread(target=stop_at_the_end, daemon=True).start()
-    start = time.perf_counter()
     monitor.run()
-    return messages / (time.perf_counter() - start)
+    return messages / (end - start)
 
 
 def in_a_process(what: str, url: str, database: str, messages: int) -> dict[str, float]:

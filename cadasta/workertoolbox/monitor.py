@@ -140,7 +140,8 @@ class Monitor:
         received = buffer_reads(connection) if is_amqp else None
         due: float | None = None
         while not self._stopping.is_set():
-            self._acknowledge_written(channel)
+            if self._writer.has_written:
+                self._acknowledge_written(channel)
             now = time.monotonic()
             if self._batch and due is None:
                 due = now + self.interval

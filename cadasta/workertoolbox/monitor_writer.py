@@ -87,6 +87,11 @@ class Writer:
         self._thread.start()
 
     @property
+    def has_written(self) -> bool:
+        """Whether :meth:`take_written` has anything to tell."""
+        return bool(self._written) or self._failure is not None
+
+    @property
     def is_busy(self) -> bool:
         """Whether a batch is waiting or under way."""
         return bool(self._waiting)
