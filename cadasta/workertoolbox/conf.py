@@ -26,7 +26,7 @@ from .topology import (
     validate_queues,
     work_queue,
 )
-from .urls import build_url, mask_url
+from .urls import MaskedURL, build_url, mask_url
 
 _SECRET = re.compile(
     r"pass(word|wd|phrase)?$|_pass\b|secret|token|credential|private|signature", re.I
@@ -152,7 +152,10 @@ class Config(dict[str, Any]):
             scheme = str(broker_url).partition(":")[0]
             settings["broker_transport"] = defaults.REDIS_TRANSPORTS.get(scheme)
         settings["result_backend"] = self._rendered("result_backend", settings["result_backend"])
-        own["LEDGER_URL"] = self._rendered("LEDGER_URL", own["LEDGER_URL"])
+        ledger_url = self._rendered("LEDGER_URL", own["LEDGER_URL"])
+        own["LEDGER_URL"] = ledger_url and MaskedURL(ledger_url)
+        if "task_default_routing_key" not in found:
+            settings["task_default_routing_key"] = settings["task_default_queue"]
         if "sqlite" in str(settings["result_backend"]).partition(":")[0]:
             # pool processes write results at the same time; SQLite's own patience is 5 seconds
             options = {"pool_pre_ping": True, "connect_args": {"timeout": 30}}

@@ -17,6 +17,15 @@ def mask_url(text: str) -> str:
     return _QUERY.sub(r"\1***", _USER_INFO.sub(r"\1***@", text))
 
 
+class MaskedURL(str):
+    """A URL whose ``repr`` shows no password, for ``celery report``, which shows any setting."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(mask_url(str(self)))
+
+
 def build_url(driver: str, user: str, password: str, host: str, port: int | str, name: str) -> str:
     """Return a database URL of parts that may hold any character.
 

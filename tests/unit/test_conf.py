@@ -297,6 +297,27 @@ def test_repr_shows_each_celery_setting_and_no_secret() -> None:
     assert config.to_dict()["RESULT_DB_PASS"] == "hunter2"
 
 
+def test_celerys_report_shows_no_secret() -> None:
+    app = Celery("report", set_as_current=False)
+    app.config_from_object(
+        Config(
+            queues=["a"],
+            broker_url="amqp://me:hunter1@host//",
+            RESULT_DB_PASS="hunter2",
+            LEDGER_URL="postgresql://me:hunter3@host/ledger",
+        )
+    )
+    assert app.conf.LEDGER_URL == "postgresql://me:hunter3@host/ledger"
+    assert "hunter" not in app.conf.humanize()
+    assert "LEDGER_URL: 'postgresql://me:***@host/ledger'" in app.conf.humanize()
+
+
+def test_another_default_queue_has_its_own_routing_key() -> None:
+    config = Config(queues=["a"], broker_url="amqp://", task_default_queue="main")
+    assert config.task_default_routing_key == "main"
+    assert config.task_routes("unlisted", (), {}, {})["routing_key"] == "main"
+
+
 def test_it_can_be_pickled_and_copied() -> None:
     config = Config(queues=["export"], broker_url="amqp://", DURABLE=True)
     for twin in (pickle.loads(pickle.dumps(config)), copy.copy(config), copy.deepcopy(config)):

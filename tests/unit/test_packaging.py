@@ -17,7 +17,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "cadasta" / "workertoolbox"
-IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info", ".venv*", ".git", "build", "dist")
+#: What Python and the tools leave beside the sources.
+IGNORED = shutil.ignore_patterns("__pycache__", ".*")
 RELEASE_FILES = ("setup.py", "pyproject.toml", "README.rst", "LICENSE", "MANIFEST.in", ".gitignore")
 
 pytestmark = pytest.mark.xdist_group("packaging")
@@ -73,7 +74,10 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> No
     sources = {
         str(path.relative_to(ROOT))
         for path in FOLDER.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file()
+        and not any(
+            part == "__pycache__" or part[0] == "." for part in path.relative_to(ROOT).parts
+        )
     }
     assert packed == sources
     assert "cadasta/workertoolbox/py.typed" in packed
