@@ -144,6 +144,9 @@ class Config(dict[str, Any]):
             own["RESULT_DB_PORT"],
             own["RESULT_DB_NAME"],
         )
+        if own["MONITOR_REDACT"] or not own["MONITOR_STORE_ARGS"]:
+            # Celery's own result backend would store the arguments beside the result.
+            settings["result_extended"] = False
         for name, value in found.items():
             merged = name in {"broker_transport_options", "task_publish_retry_policy"}
             settings[name] = {**settings[name], **value} if merged and value else value

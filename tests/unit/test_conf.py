@@ -297,6 +297,13 @@ def test_repr_shows_each_celery_setting_and_no_secret() -> None:
     assert config.to_dict()["RESULT_DB_PASS"] == "hunter2"
 
 
+def test_what_is_not_to_be_stored_is_not_stored_with_the_results_either() -> None:
+    assert Config(queues=["a"]).result_extended is True
+    assert Config(queues=["a"], MONITOR_REDACT=["password"]).result_extended is False
+    assert Config(queues=["a"], MONITOR_STORE_ARGS=False).result_extended is False
+    assert Config(queues=["a"], MONITOR_REDACT=["p"], result_extended=True).result_extended is True
+
+
 def test_celerys_report_shows_no_secret() -> None:
     app = Celery("report", set_as_current=False)
     app.config_from_object(
