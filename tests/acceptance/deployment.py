@@ -126,14 +126,20 @@ class Deployment:
         except LedgerError:
             return 0
 
-    def wait_for_quiet(self, timeout: float = 90) -> None:
-        """Wait until every publication has run, is finished and is recorded."""
+    def wait_for_quiet(self, *last: str, timeout: float = 90) -> None:
+        """Wait until every publication has run, is finished and is recorded.
+
+        ``last`` are the ids of tasks that others publish at their end: there may be a moment in
+        which everything is finished and they are still to come.
+        """
 
         def is_quiet() -> bool:
             published = self.notes("published")
             if len(self.notes("ran")) < len(published):
                 return False
             tasks = {task.task_id: task for task in self.all_tasks()}
+            if not tasks.keys() >= set(last):
+                return False
             return all(
                 task_id in tasks and tasks[task_id].retries >= int(retries)
                 for task_id, _, retries in published

@@ -17,7 +17,7 @@ def test_each_task_runs_once_and_is_recorded_once(deployment: Deployment) -> Non
     deployment.start("worker", "one")
     deployment.start("worker", "two")
     made = deployment.produce("everything", TASKS)
-    deployment.wait_for_quiet()
+    deployment.wait_for_quiet(made["chord"], made["chain"])
 
     published = deployment.notes("published")
     assert len({line[0] for line in published}) >= TASKS + 25

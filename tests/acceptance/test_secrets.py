@@ -77,8 +77,8 @@ def test_no_log_line_has_a_password(
 ) -> None:
     monitor = guarded.start("monitor", "", "-l", "DEBUG")
     worker = guarded.start("worker", "one", "-l", "DEBUG")
-    guarded.produce("everything", 10)
-    guarded.wait_for_quiet()
+    made = guarded.produce("everything", 10)
+    guarded.wait_for_quiet(made["chord"], made["chain"])
     private_postgres.stop()
     guarded.app.send_task("export.add", (1, 2))
     monitor.wait_for_log("The ledger cannot be written")
