@@ -30,6 +30,11 @@ from tests.embedded_broker import (
 )
 
 
+@pytest.fixture(autouse=True)
+def registered() -> None:
+    embedded.register()
+
+
 @pytest.fixture
 def broker(tmp_path: Path) -> Path:
     return tmp_path / "broker.sqlite3"

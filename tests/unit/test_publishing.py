@@ -25,7 +25,7 @@ class Box:
         self.app = Celery(name, set_as_current=False)
         self.app.config_from_object(config)
 
-        @self.app.task(name="export.add")
+        @self.app.task(name="export.add", shared=False)
         def add(x: int, y: int) -> int:
             return x + y
 
