@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from tests.embedded_broker import (
     Connect,
     Received,
     bodies,
-    connections,
     get,
     publish,
     run,
@@ -33,17 +31,6 @@ from tests.embedded_broker import (
 @pytest.fixture(autouse=True)
 def registered() -> None:
     embedded.register()
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Path:
-    return tmp_path / "broker.sqlite3"
-
-
-@pytest.fixture
-def connect(broker: Path) -> Iterator[Connect]:
-    with connections(broker) as make:
-        yield make
 
 
 def test_register_may_be_called_twice_and_names_the_transport() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from kombu import Queue
@@ -17,23 +15,11 @@ from tests.embedded_broker import (
     Connect,
     Received,
     bodies,
-    connections,
     get,
     publish,
     size,
 )
 from tests.services.process import wait_until
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Path:
-    return tmp_path / "broker.sqlite3"
-
-
-@pytest.fixture
-def connect(broker: Path) -> Iterator[Connect]:
-    with connections(broker) as make:
-        yield make
 
 
 def test_first_in_first_out_and_higher_priority_first(connect: Connect) -> None:

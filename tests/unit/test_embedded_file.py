@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,23 +28,11 @@ from tests.embedded_broker import (
     Connect,
     Received,
     bodies,
-    connections,
     get,
     publish,
     run,
     size,
 )
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Path:
-    return tmp_path / "broker.sqlite3"
-
-
-@pytest.fixture
-def connect(broker: Path) -> Iterator[Connect]:
-    with connections(broker) as make:
-        yield make
 
 
 @pytest.mark.parametrize("shared", [True, False])
