@@ -49,6 +49,7 @@ def setup_app(app: Any, throw: bool = True) -> None:
         limit_chords,
         guard_monitor_queue,
         lengthen_short_delays,
+        stop_warm,
         declare_topology,
         make_tables,
     )
@@ -162,6 +163,13 @@ def lengthen_short_delays(app: Any) -> None:
         return send_task(*args, **options)
 
     app.send_task = send
+
+
+def stop_warm(app: Any) -> None:
+    """Add the step that keeps a warm stop from running tasks twice, for workers."""
+    from .warm_stop import AcceptBeforeFlush  # the worker's part of Celery
+
+    app.steps["consumer"].add(AcceptBeforeFlush)
 
 
 def set_up_logging(app: Any) -> None:

@@ -21,7 +21,7 @@ MAX_LINES = 400
 LAYERS = (
     "errors jsontext urls",
     "database embedded_file environment failures followups ledger_values logs monitor_amqp"
-    " monitor_redis monitor_sqs redis_transport schema topology",
+    " monitor_redis monitor_sqs redis_transport schema topology warm_stop",
     "defaults embedded_store ledger_queries messages migrations workflow",
     "embedded ledger_columns ledger_results publishing redaction results retention",
     "conf ledger_writes",
