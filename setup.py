@@ -188,6 +188,7 @@ setup(
         "test": ["pytest>=8.3"],
     },
     entry_points={
+        "celery.result_backends": ["toolbox = cadasta.workertoolbox.results:ToolboxBackend"],
         "celery.commands": [
             "monitor = cadasta.workertoolbox.cli:monitor",
             "tasks = cadasta.workertoolbox.cli:tasks",

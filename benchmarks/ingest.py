@@ -33,7 +33,7 @@ BATCH = 500
 def make_app(url: str, database: str) -> Celery:
     app = Celery("ingest", set_as_current=False)
     app.config_from_object(
-        Config(queues=["export"], broker_url=url, result_backend=f"db+{database}")
+        Config(queues=["export"], broker_url=url, result_backend=f"toolbox+{database}")
     )
     return app
 

@@ -50,7 +50,7 @@ def celery_rows() -> Iterator[tuple[str, str, str]]:
     yield "broker_url", "``sqs://``", "Amazon SQS with boto3's own search for credentials."
     yield (
         "result_backend",
-        "``db+postgresql+psycopg2://...``",
+        "``toolbox+postgresql+psycopg2://...``",
         "Built of the ``RESULT_DB_`` settings; results have to be in SQL for the ledger to join.",
     )
 

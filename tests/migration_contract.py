@@ -41,6 +41,8 @@ else:
 engine.dispose()
 """
 
+STEPS = ["0001_tables", "0002_attempts"]
+
 #: Every table as the database describes it, but for the order of the constraints.
 Layout = dict[str, Any]
 
@@ -70,6 +72,18 @@ def layout(engine: Engine, *tables: str) -> Layout:
     }
 
 
+def without_ours(found: Layout) -> Layout:
+    """Leave out our columns and index of a result table, and the sizes of MySQL's types."""
+    for table in found.values():
+        table["columns"] = [
+            (name, kind.replace("LONGBLOB", "BLOB").replace("MEDIUMTEXT", "TEXT"), *rest)
+            for name, kind, *rest in table["columns"]
+            if name not in ("date_started", "runtime")
+        ]
+        table["indexes"] = [one for one in table["indexes"] if "status" not in one[1]]
+    return found
+
+
 class MigrationContract:
     """The tests; a subclass has the fixture ``url``, of an empty database."""
 
@@ -81,8 +95,8 @@ class MigrationContract:
 
     def test_once_is_enough(self, engine: Engine) -> None:
         assert migrations.current(engine) is None
-        assert migrations.upgrade(engine) == ["0001_tables"]
-        assert migrations.current(engine) == migrations.HEAD == "0001_tables"
+        assert migrations.upgrade(engine) == STEPS
+        assert migrations.current(engine) == migrations.HEAD == STEPS[-1]
         assert migrations.upgrade(engine) == []
         assert set(inspect(engine).get_table_names()) >= set(schema.metadata.tables)
 
@@ -112,16 +126,14 @@ class MigrationContract:
         assert differences == []
 
     def test_result_tables_are_as_celery_makes_them(self, engine: Engine) -> None:
+        """But for an index and two columns of ours, and MySQL's small types."""
         names = (TaskExtended.__tablename__, TaskSet.__tablename__)
         ResultModelBase.metadata.create_all(engine)
         expected = layout(engine, *names)
         ResultModelBase.metadata.drop_all(engine)
         migrations.upgrade(engine)
         found = layout(engine, *names)
-        ours = [one for one in found["celery_taskmeta"]["indexes"] if "status" in one[1]]
-        assert len(ours) == 1
-        found["celery_taskmeta"]["indexes"].remove(ours[0])
-        assert found == expected
+        assert without_ours(found) == without_ours(expected)
 
     def test_celerys_tables_are_left_as_they_are(self, engine: Engine, url: str) -> None:
         ResultModelBase.metadata.create_all(engine)
@@ -130,12 +142,7 @@ class MigrationContract:
         before = layout(engine, "celery_taskmeta", "celery_tasksetmeta")
         migrations.upgrade(engine)
         after = layout(engine, "celery_taskmeta", "celery_tasksetmeta")
-        after["celery_taskmeta"]["indexes"] = [
-            one
-            for one in after["celery_taskmeta"]["indexes"]
-            if one[0] != "ix_celery_taskmeta_status"
-        ]
-        assert after == before
+        assert without_ours(after) == without_ours(before)
         assert app.AsyncResult("a").result == 1
 
     def test_columns_of_extended_results_are_added(self, engine: Engine, url: str) -> None:
@@ -153,7 +160,7 @@ class MigrationContract:
 
     def test_a_broken_off_start_is_finished(self, engine: Engine) -> None:
         schema.metadata.create_all(engine, tables=[schema.task])  # and no version
-        assert migrations.upgrade(engine) == ["0001_tables"]
+        assert migrations.upgrade(engine) == STEPS
         assert set(inspect(engine).get_table_names()) >= set(schema.metadata.tables)
 
     def test_somebody_elses_celery_task(self, engine: Engine) -> None:
@@ -165,7 +172,7 @@ class MigrationContract:
 
     def test_an_engine_in_autocommit(self, url: str) -> None:
         engine = make_engine(url, isolation_level="AUTOCOMMIT")
-        assert migrations.upgrade(engine) == ["0001_tables"]
+        assert migrations.upgrade(engine) == STEPS
         assert migrations.upgrade(engine) == []
         with engine.connect() as connection:
             connection.execute(text("INSERT INTO celery_taskmeta (id) VALUES (1)"))
@@ -203,7 +210,7 @@ class MigrationContract:
         codes = [racer.wait(60) for racer in racers]
         assert codes[:6] == [0] * 6  # Celery's own, which takes no lock, may lose its race
         logs = [racer.log_text() for racer in racers]
-        assert sum("applied ['0001_tables']" in log for log in logs) == 1, logs
+        assert sum(f"applied {STEPS}" in log for log in logs) == 1, logs
         assert sum("applied []" in log for log in logs) == 5, logs
         assert set(inspect(engine).get_table_names()) >= set(schema.metadata.tables)
         with engine.connect() as connection:

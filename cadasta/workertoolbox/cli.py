@@ -186,7 +186,8 @@ def task(ctx: click.Context, task_id: str, as_json: bool) -> None:
         found = ledger.get(task_id)
         if found is None:
             raise click.ClickException(f"The ledger has no task {task_id!r}.")
-        output.print_task(found, ledger.workflow(task_id), as_json=as_json)
+        attempts = ledger.attempts(task_id)
+        output.print_task(found, attempts, ledger.workflow(task_id), as_json=as_json)
 
 
 @click.group("ledger")

@@ -19,6 +19,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from .ledger import NameSummary, Node, Page, Percentiles, Summary, Task, Workflow
+from .ledger_values import Attempt
 
 #: Columns of output that goes to a file or a pipe, where nothing may be cut.
 PIPE_WIDTH = 1000
@@ -93,10 +94,13 @@ def tasks_table(page: Page, width: int | None = None) -> Table:
     return table
 
 
-def print_task(task: Task, workflow: Workflow | None, *, as_json: bool) -> None:
-    """All that is known of a task, and the tree of its workflow."""
+def print_task(
+    task: Task, attempts: tuple[Attempt, ...], workflow: Workflow | None, *, as_json: bool
+) -> None:
+    """All that is known of a task, its attempts, and the tree of its workflow."""
     if as_json:
         found = json.loads(task_json(task))
+        found["attempts"] = [asdict(one) for one in attempts]
         found["workflow"] = workflow and {
             "state": workflow.state,
             "results": workflow.results,
@@ -115,9 +119,27 @@ def print_task(task: Task, workflow: Workflow | None, *, as_json: bool) -> None:
         out.print(Text(f"arguments (cut): {task.args_repr} {task.kwargs_repr}"))
     if task.traceback:
         out.print(Text(task.traceback, "red"))
+    if len(attempts) > 1:
+        out.print(Text("\nattempts"))
+        out.print(attempts_table(attempts))
     if workflow is not None:
         out.print(Text.assemble("\nworkflow ", (workflow.state, STYLES.get(workflow.state, ""))))
         out.print(workflow_tree(workflow, task.task_id))
+
+
+def attempts_table(attempts: tuple[Attempt, ...]) -> Table:
+    """A task's attempts as rows of a table, oldest first."""
+    table = Table("retries", "state", "started", "ran", "worker", "error", box=None, pad_edge=False)
+    for one in attempts:
+        table.add_row(
+            str(one.retries),
+            Text(one.state, STYLES.get(one.state, "")),
+            _local(one.started_at) if one.started_at else "",
+            _seconds(one.runtime),
+            Text(one.worker or ""),
+            Text(one.error or ""),
+        )
+    return table
 
 
 def workflow_tree(workflow: Workflow, task_id: str | None = None) -> Tree:

@@ -99,7 +99,7 @@ class Config(dict[str, Any]):
         """
         folder = os.path.abspath(os.path.expanduser(os.fspath(directory)))
         settings.setdefault("broker_url", f"embedded:///{quote(folder)}/broker.sqlite3")
-        settings.setdefault("result_backend", f"db+sqlite:///{folder}/ledger.sqlite3")
+        settings.setdefault("result_backend", f"toolbox+sqlite:///{folder}/ledger.sqlite3")
         return cls(queues, **settings)
 
     @staticmethod
@@ -136,7 +136,7 @@ class Config(dict[str, Any]):
         settings["broker_transport_options"] = defaults.transport_defaults(
             kind, own, found, os.environ
         )
-        settings["result_backend"] = "db+" + build_url(
+        settings["result_backend"] = "toolbox+" + build_url(
             "postgresql+psycopg2",
             own["RESULT_DB_USER"],
             own["RESULT_DB_PASS"],
@@ -144,9 +144,6 @@ class Config(dict[str, Any]):
             own["RESULT_DB_PORT"],
             own["RESULT_DB_NAME"],
         )
-        if own["MONITOR_REDACT"] or not own["MONITOR_STORE_ARGS"]:
-            # Celery's own result backend would store the arguments beside the result.
-            settings["result_extended"] = False
         for name, value in found.items():
             merged = name in {"broker_transport_options", "task_publish_retry_policy"}
             settings[name] = {**settings[name], **value} if merged and value else value
@@ -159,7 +156,12 @@ class Config(dict[str, Any]):
         own["LEDGER_URL"] = ledger_url and MaskedURL(ledger_url)
         if "task_default_routing_key" not in found:
             settings["task_default_routing_key"] = settings["task_default_queue"]
-        if "sqlite" in str(settings["result_backend"]).partition(":")[0]:
+        backend = str(settings["result_backend"])
+        if not backend.startswith("toolbox+") and "result_extended" not in found:
+            if own["MONITOR_REDACT"] or not own["MONITOR_STORE_ARGS"]:
+                # Another result backend would store the arguments beside the result.
+                settings["result_extended"] = False
+        if backend.startswith("db+sqlite"):
             # pool processes write results at the same time; SQLite's own patience is 5 seconds
             options = {"pool_pre_ping": True, "connect_args": {"timeout": 30}}
             settings.setdefault("database_engine_options", options)

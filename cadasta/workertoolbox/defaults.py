@@ -69,7 +69,7 @@ COMMON: dict[str, Default] = {
         True, "RabbitMQ 4.3 refuses transient queues that are not exclusive."
     ),
     "database_create_tables_at_setup": Default(
-        False, "A producer needs no database; workers and monitor create the tables, under a lock."
+        False, "Celery's own backend would make tables in every producer, without a lock."
     ),
     "event_queue_exclusive": Default(
         True, "RabbitMQ 4.3 refuses transient queues that are not exclusive."

@@ -8,9 +8,12 @@ from sqlalchemy.exc import (
     DataError,
     DBAPIError,
     IntegrityError,
+    InterfaceError,
+    OperationalError,
     SQLAlchemyError,
     StatementError,
 )
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from .errors import LedgerError
 from .urls import mask_url
@@ -28,6 +31,13 @@ _CONFLICT = ({"40001", "40P01", "55P03"}, {1205, 1213}, ("database is locked",))
 #: "Program limit exceeded" (such as a row too long for an index); MySQL: a statement too long,
 #: a character that the table's character set lacks, text that is not JSON.
 _TOO_LONG = ({"54000", "54001"}, {1118, 1153, 1366, 3140, 4025}, ("string or blob too big",))
+
+#: Wrong password, no such role or database; a role without a right; a table that is missing.
+_LASTING = (
+    {"28000", "28P01", "3D000", *_FORBIDDEN[0], *_MISSING_TABLE[0], *_MISSING_COLUMN[0]},
+    {1044, 1045, 1049, *_FORBIDDEN[1], *_MISSING_TABLE[1], *_MISSING_COLUMN[1]},
+    (*_FORBIDDEN[2], *_MISSING_COLUMN[2], "unable to open", "not a database", "malformed"),
+)
 
 _Kind = tuple[set[str], set[int], tuple[str, ...]]
 
@@ -64,6 +74,15 @@ def is_lost_race(exc: BaseException) -> bool:
 def is_conflict(exc: BaseException) -> bool:
     """Tell whether the same transaction, tried again, may well succeed (a deadlock)."""
     return _is(exc, _CONFLICT)
+
+
+def is_passing(exc: BaseException) -> bool:
+    """Tell whether the database is away or busy, so that the same statement may soon succeed."""
+    if isinstance(exc, PoolTimeoutError) or is_conflict(exc):
+        return True
+    if not isinstance(exc, DBAPIError) or _is(exc, _LASTING) or is_bad_data(exc):
+        return False
+    return exc.connection_invalidated or isinstance(exc, (OperationalError, InterfaceError))
 
 
 def is_bad_data(exc: BaseException) -> bool:

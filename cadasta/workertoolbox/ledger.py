@@ -20,6 +20,7 @@ from .failures import ledger_error
 from .ledger_results import Results
 from .ledger_values import (
     PENDING,
+    Attempt,
     NameSummary,
     Node,
     Page,
@@ -113,7 +114,7 @@ class Ledger:
         if not url:
             raise LedgerError(
                 "No database is named for the ledger: set LEDGER_URL (environment: "
-                "CELERY_LEDGER_URL), or a result backend such as db+postgresql://… ."
+                "CELERY_LEDGER_URL), or a result backend such as toolbox+postgresql://… ."
             )
         names = conf.get("database_table_names") or {}
         schemas = conf.get("database_table_schemas") or {}
@@ -210,6 +211,31 @@ class Ledger:
         with self._using("read the ledger"):
             found = self._read(self._tasks().where(task.c.task_id == task_id))
         return found[0] if found else None
+
+    def attempts(self, task_id: str) -> tuple[Attempt, ...]:
+        """Return the runs of a task that have ended, the first one first.
+
+        The toolbox's result backend keeps them: with another one there is at most the last.
+        Of a task with more than 100 retries, the later ones but the last are left out.
+        """
+        with self._using("read the ledger"):
+            found = self._results.attempts(task_id)
+        if found:
+            return found
+        last = self.get(task_id)
+        if last is None or not last.is_final:
+            return ()
+        return (
+            Attempt(
+                last.retries,
+                last.state,
+                last.worker,
+                last.date_started,
+                last.date_done,
+                last.ran,
+                None if last.state == "SUCCESS" else str(last.result),
+            ),
+        )
 
     def find(
         self,

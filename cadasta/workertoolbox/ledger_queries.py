@@ -39,7 +39,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from .errors import LedgerError
 from .jsontext import contains, dump, load
 from .ledger_values import FINAL_STATES, PENDING, Percentiles, Task
-from .schema import task
+from .result_values import describe_error
+from .schema import attempt, task
 
 _JSON = frozenset({"args", "kwargs", "stamps", "headers", "properties"})
 #: The result table's columns that a :class:`Task` shows; those of the second row are not in
@@ -123,6 +124,20 @@ def results_of(results: TableClause, ids: Sequence[str]) -> Select[Any]:
 def states_of(results: TableClause, ids: Sequence[str]) -> Select[Any]:
     """Return the selection of the states of the tasks ``ids``."""
     return select(results.c.task_id, results.c.status).where(results.c.task_id.in_(ids))
+
+
+def attempt_table(schema: str | None) -> TableClause:
+    """Return the table of attempts in the schema of the results."""
+    return table(
+        attempt.name, *(column(one.name, one.type) for one in attempt.columns), schema=schema
+    )
+
+
+def attempts_of(kept: TableClause, task_id: str) -> Select[Any]:
+    """Return the selection of the fields of each :class:`~.ledger_values.Attempt` of a task."""
+    fields = ("retries", "state", "worker", "started_at", "ended_at", "runtime", "error")
+    chosen = select(*(kept.c[field] for field in fields)).where(kept.c.task_id == task_id)
+    return chosen.order_by(kept.c.place)
 
 
 def in_states(results: TableClause, states: Iterable[str]) -> ColumnElement[bool]:
@@ -307,7 +322,7 @@ def to_outcome(row: RowMapping) -> dict[str, Any]:
     result = load(row["result_result"])
     return {
         "state": state,
-        "result": _exception(result) if state in _EXCEPTION_STATES else result,
+        "result": _error(result) if state in _EXCEPTION_STATES else result,
         "traceback": row["result_traceback"],
         "worker": row["result_worker"],
         "date_done": _utc(row["result_date_done"]),
@@ -322,13 +337,9 @@ def _utc(value: datetime | None) -> datetime | None:
     return value.replace(tzinfo=timezone.utc)  # Celery's columns are UTC without saying so
 
 
-def _exception(value: Any) -> Any:
-    if not isinstance(value, dict) or not {"exc_type", "exc_message"} <= value.keys():
-        return value
-    message = value["exc_message"]
-    if isinstance(message, (list, tuple)):
-        message = ", ".join(str(part) for part in message)
-    return f"{value['exc_type']}: {message}" if message else str(value["exc_type"])
+def _error(value: Any) -> Any:
+    is_exception = isinstance(value, dict) and {"exc_type", "exc_message"} <= value.keys()
+    return describe_error(value) if is_exception else value
 
 
 def to_percentiles(row: RowMapping) -> Percentiles:

@@ -14,7 +14,8 @@ from . import ledger_queries as queries
 from .database import mask_url
 from .errors import LedgerError
 from .failures import brief, is_forbidden
-from .schema import tasksetmeta
+from .ledger_values import Attempt
+from .schema import attempt, tasksetmeta
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Results:
         self._schema = schema
         self._table: TableClause | None = None
         self._deletable = True
+        self._has_attempts: bool | None = None  # not looked yet
         #: What the ledger's queries must know of its database.
         self.dialect = queries.Dialect(ledger.dialect.name)
 
@@ -135,11 +137,33 @@ class Results:
             rows = connection.execute(queries.states_of(table, ids)).all()
         return {row.task_id: row.status for row in rows}
 
+    def attempts(self, task_id: str) -> tuple[Attempt, ...]:
+        """Return what is kept of a task's attempts, the first one first."""
+        engine = self._engine
+        if engine is None:
+            return ()
+        with engine.connect() as connection:
+            kept = self._attempts(connection)
+            if kept is None:
+                return ()
+            return tuple(
+                Attempt(*row) for row in connection.execute(queries.attempts_of(kept, task_id))
+            )
+
+    def _attempts(self, connection: Connection) -> TableClause | None:
+        if self._has_attempts is None:
+            found = inspect(connection)
+            self._has_attempts = found.has_table(attempt.name, schema=self._schema)
+        return queries.attempt_table(self._schema) if self._has_attempts else None
+
     def delete(self, connection: Connection, ids: Sequence[str]) -> None:
         """Delete the results of ``ids`` where they are in the ledger's database and it lets us."""
         table = self.joined()
         if table is not None:
             self._try(connection, delete(table).where(table.c.task_id.in_(ids)))
+            attempts = self._attempts(connection)
+            if attempts is not None:
+                self._try(connection, delete(attempts).where(attempts.c.task_id.in_(ids)))
 
     def delete_groups(self, connection: Connection, before: datetime) -> None:
         """Delete the group results of that age, as :meth:`delete` does."""

@@ -89,6 +89,23 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a task, from its start to its retry or its end. Times are aware, in UTC."""
+
+    #: How many retries came before it.
+    retries: int
+    #: RETRY, or the final state.
+    state: str
+    worker: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    #: Seconds, or None.
+    runtime: float | None
+    #: Such as ``ValueError: no such file``; None for a success.
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Tasks, newest first, and the cursor for ``after=`` of the next page (None: the last)."""
 

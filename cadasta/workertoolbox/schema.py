@@ -157,24 +157,31 @@ undecodable = Table(
     mysql_collate="utf8mb4_bin",
 )
 
-# Below: Celery 5.7's own extended layout, so that its ``db+`` backend works on these tables.
+#: SQLAlchemy's DateTime, to the microsecond on MySQL too.
+_moment = DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+
+# Below: Celery 5.7's own extended layout, so that its ``db+`` backend works on these tables; and
+# two columns of ours at the end, which it does not see.
 taskmeta = Table(
     "celery_taskmeta",
     metadata,
     Column("id", Integer, Sequence("task_id_sequence"), primary_key=True, autoincrement=True),
     Column("task_id", String(155), unique=True),
     Column("status", String(50)),
-    Column("result", LargeBinary),
+    Column("result", _bytes),
     Column("date_done", DateTime, index=True),
-    Column("traceback", Text),
-    Column("children", LargeBinary),
+    Column("traceback", _long_text),
+    Column("children", _bytes),
     Column("name", String(155)),
-    Column("args", LargeBinary),
-    Column("kwargs", LargeBinary),
+    Column("args", _bytes),
+    Column("kwargs", _bytes),
     Column("worker", String(155)),
     Column("retries", Integer),
     Column("queue", String(155)),
-    Column("stamps", LargeBinary),
+    Column("stamps", _bytes),
+    # The latest attempt's begin, in UTC as ``date_done``, and how many seconds it took.
+    Column("date_started", _moment),
+    Column("runtime", Double),
     sqlite_autoincrement=True,
 )
 # Ours, for the search by state: nearly every row ends as SUCCESS, which needs no index.
@@ -191,7 +198,29 @@ tasksetmeta = Table(
     metadata,
     Column("id", Integer, Sequence("taskset_id_sequence"), primary_key=True, autoincrement=True),
     Column("taskset_id", String(155), unique=True),
-    Column("result", LargeBinary),
+    Column("result", _bytes),
     Column("date_done", DateTime, index=True),
     sqlite_autoincrement=True,
+)
+
+#: Attempts of a task that are kept one by one; all later ones share the last row.
+MAX_ATTEMPTS = 100
+
+# Of tasks that ran once ``celery_taskmeta`` tells everything: they have no row here.
+attempt = Table(
+    "celery_task_attempt",
+    metadata,
+    Column("task_id", String(155), primary_key=True),
+    # The retries before it, at most MAX_ATTEMPTS.
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("retries", Integer, nullable=False),
+    Column("state", String(50), nullable=False),
+    Column("worker", String(155)),
+    Column("started_at", UTCDateTime),
+    Column("ended_at", UTCDateTime, nullable=False, index=True),
+    Column("runtime", Double),
+    # The exception's type and the beginning of its message.
+    Column("error", _long_text),
+    mysql_charset="utf8mb4",
+    mysql_collate="utf8mb4_bin",
 )

@@ -33,7 +33,7 @@ def main() -> int:
         parser.error("give --broker and --database together, or neither")
     if options.broker:
         os.environ["CELERY_BROKER_URL"] = options.broker
-        os.environ["CELERY_RESULT_BACKEND"] = f"db+{options.database}"
+        os.environ["CELERY_RESULT_BACKEND"] = f"toolbox+{options.database}"
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     running: list[subprocess.Popen[bytes]] = []

@@ -18,13 +18,13 @@ def _settings(broker: str, folder: Path, get: Callable[[str], Any]) -> dict[str,
     if broker == "embedded":
         return {
             "broker_url": f"embedded:///{folder}/broker.sqlite3",
-            "result_backend": f"db+sqlite:///{folder}/ledger.sqlite3",
+            "result_backend": f"toolbox+sqlite:///{folder}/ledger.sqlite3",
         }
     if broker == "redis":
         return {
             "broker_url": get("redis_url"),
             "broker_transport_options": {"global_keyprefix": get("redis_prefix")},
-            "result_backend": f"db+sqlite:///{folder}/ledger.sqlite3",
+            "result_backend": f"toolbox+sqlite:///{folder}/ledger.sqlite3",
         }
     if broker == "sqs":
         host = get("sqs_endpoint").removeprefix("http://")
@@ -35,12 +35,14 @@ def _settings(broker: str, folder: Path, get: Callable[[str], Any]) -> dict[str,
                 "queue_name_prefix": get("sqs_prefix"),
                 "wait_time_seconds": 1,
             },
-            "result_backend": f"db+{get('postgres_url')}",
+            "result_backend": f"toolbox+{get('postgres_url')}",
         }
+    # Celery's own result backend once, for those who stay with it.
+    backend = "db" if broker.endswith("quorum") else "toolbox"
     return {
         "broker_url": get("rabbitmq_url"),
         "QUEUE_TYPE": "quorum" if broker.endswith("quorum") else "classic",
-        "result_backend": f"db+{get('postgres_url')}",
+        "result_backend": f"{backend}+{get('postgres_url')}",
     }
 
 

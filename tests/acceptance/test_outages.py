@@ -64,7 +64,7 @@ def test_two_monitors_share_the_work(deployment: Deployment) -> None:
 def on_private_postgres(
     rabbitmq_url: str, private_postgres: PrivatePostgres, tmp_path: Path
 ) -> Iterator[Deployment]:
-    settings = {"broker_url": rabbitmq_url, "result_backend": f"db+{private_postgres.url}"}
+    settings = {"broker_url": rabbitmq_url, "result_backend": f"toolbox+{private_postgres.url}"}
     found = Deployment(tmp_path, settings)
     yield found
     found.close()
@@ -91,7 +91,7 @@ def test_an_outage_of_the_database_is_waited_out(
 def on_private_rabbitmq(
     private_rabbitmq: PrivateRabbitMQ, postgres_url: str, tmp_path: Path
 ) -> Iterator[Deployment]:
-    settings = {"broker_url": private_rabbitmq.url, "result_backend": f"db+{postgres_url}"}
+    settings = {"broker_url": private_rabbitmq.url, "result_backend": f"toolbox+{postgres_url}"}
     found = Deployment(tmp_path, settings)
     yield found
     found.close()

@@ -53,7 +53,7 @@ def guarded(
         {
             "broker_url": f"amqp://worker:{quote(BROKER_PASSWORD, safe='')}"
             f"@{broker.hostname}:{broker.port}/{vhost}",
-            "result_backend": f"db+postgresql+psycopg2://{role}:{secret}"
+            "result_backend": f"toolbox+postgresql+psycopg2://{role}:{secret}"
             f"@{database.hostname}:{database.port}/{name}",
         },
     )

@@ -16,9 +16,16 @@ from cadasta.workertoolbox.errors import LedgerError
 from cadasta.workertoolbox.ledger import Ledger
 from tests.ledger_contract import LedgerContract, add_result, record, rows
 from tests.migration_contract import MigrationContract
+from tests.result_contract import ResultContract
 
 
 class TestMariaDB(LedgerContract):
+    @pytest.fixture
+    def url(self, mariadb_url: str) -> str:
+        return mariadb_url
+
+
+class TestResults(ResultContract):
     @pytest.fixture
     def url(self, mariadb_url: str) -> str:
         return mariadb_url

@@ -24,7 +24,7 @@ def make_app(rabbitmq_url: str, tmp_path: Path) -> Iterator[MakeApp]:
 
     def make(**settings: Any) -> Celery:
         app = Celery("topology", set_as_current=False)
-        settings.setdefault("result_backend", f"db+sqlite:///{tmp_path}/results.sqlite3")
+        settings.setdefault("result_backend", f"toolbox+sqlite:///{tmp_path}/results.sqlite3")
         settings.setdefault("queues", ["export", "data.sync"])
         app.config_from_object(Config(broker_url=rabbitmq_url, **settings))
         apps.append(app)
@@ -81,7 +81,7 @@ def test_setup_app_raises_or_logs(make_app: MakeApp, caplog: pytest.LogCaptureFi
     assert "declare_topology failed" in caplog.text
     assert "hunter2" not in caplog.text
     # the steps after the one that failed were taken all the same
-    assert Path(app.conf.result_backend.removeprefix("db+sqlite:///")).exists()
+    assert Path(app.conf.result_backend.removeprefix("toolbox+sqlite:///")).exists()
 
 
 def test_setup_app_wants_the_toolboxs_settings() -> None:
@@ -126,7 +126,7 @@ def test_workers_refuse_the_monitor_queue(
     )
     env = {
         "CELERY_BROKER_URL": rabbitmq_url,
-        "CELERY_RESULT_BACKEND": f"db+sqlite:///{tmp_path}/results.sqlite3",
+        "CELERY_RESULT_BACKEND": f"toolbox+sqlite:///{tmp_path}/results.sqlite3",
     }
     refused = run_celery("-A", "mine", "worker", "-Q", "platform.fifo", env=env, cwd=tmp_path)
     assert refused.wait() != 0

@@ -237,12 +237,7 @@ class Reading(LedgerFixture):
         late = {number: NOW + 100 * SECOND if number > 50 else None for number in range(1, 101)}
         ledger.record(record(f"{number}", eta=eta) for number, eta in late.items())
         engine = make_engine(url)
-        kind = {"postgresql": "timestamp", "sqlite": "datetime"}.get(
-            engine.dialect.name, "datetime(6)"
-        )
         with engine.begin() as connection:
-            for column in (f"date_started {kind}", "runtime float"):
-                connection.exec_driver_sql(f"ALTER TABLE celery_taskmeta ADD COLUMN {column}")
             for number, eta in late.items():
                 started = (eta or NOW) + number * SECOND
                 connection.exec_driver_sql(

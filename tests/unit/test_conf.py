@@ -254,7 +254,7 @@ def test_the_result_backend_quotes_every_part() -> None:
     from sqlalchemy.engine import make_url
 
     config = Config(queues=["a"], RESULT_DB_PASS="p@:/%", RESULT_DB_HOST="db", RESULT_DB_PORT=5433)
-    url = make_url(config.result_backend.removeprefix("db+"))
+    url = make_url(config.result_backend.removeprefix("toolbox+"))
     assert (url.username, url.password, url.host, url.port, url.database) == (
         "worker",
         "p@:/%",
@@ -299,9 +299,12 @@ def test_repr_shows_each_celery_setting_and_no_secret() -> None:
 
 def test_what_is_not_to_be_stored_is_not_stored_with_the_results_either() -> None:
     assert Config(queues=["a"]).result_extended is True
-    assert Config(queues=["a"], MONITOR_REDACT=["password"]).result_extended is False
-    assert Config(queues=["a"], MONITOR_STORE_ARGS=False).result_extended is False
-    assert Config(queues=["a"], MONITOR_REDACT=["p"], result_extended=True).result_extended is True
+    assert Config(queues=["a"], MONITOR_REDACT=["password"]).result_extended is True
+    other: dict[str, Any] = {"queues": ["a"], "result_backend": "db+sqlite:///x.db"}
+    assert Config(**other).result_extended is True
+    assert Config(**other, MONITOR_REDACT=["password"]).result_extended is False
+    assert Config(**other, MONITOR_STORE_ARGS=False).result_extended is False
+    assert Config(**other, MONITOR_REDACT=["p"], result_extended=True).result_extended is True
 
 
 def test_celerys_report_shows_no_secret() -> None:
@@ -339,7 +342,7 @@ def test_it_can_be_pickled_and_copied() -> None:
 def test_local_needs_no_server(tmp_path: Any) -> None:
     config = Config.local(["export"], directory=tmp_path / "box")
     assert config.broker_url == f"embedded:///{tmp_path}/box/broker.sqlite3"
-    assert config.result_backend == f"db+sqlite:///{tmp_path}/box/ledger.sqlite3"
+    assert config.result_backend == f"toolbox+sqlite:///{tmp_path}/box/ledger.sqlite3"
     assert not (tmp_path / "box").exists()
     odd = Config.local(["export"], directory=tmp_path / "100% + more; or less")
     assert path_of(odd.broker_url) == str(tmp_path / "100% + more; or less" / "broker.sqlite3")

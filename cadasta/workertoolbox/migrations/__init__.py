@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, column, inspect, select, table, text
+from sqlalchemy import Connection, Engine, Table, column, inspect, select, table, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ..database import writing
@@ -25,7 +25,7 @@ from ..failures import (
 logger = logging.getLogger(__name__)
 
 #: The newest step's name, which is the schema's version.
-HEAD = "0001_tables"
+HEAD = "0002_attempts"
 #: Not Alembic's usual name: an application may keep its own versions in the same database.
 VERSION_TABLE = "workertoolbox_version"
 
@@ -71,16 +71,29 @@ def upgrade(engine: Engine) -> list[str]:
     raise AssertionError("unreachable")
 
 
+def create(engine: Engine, tables: Sequence[Table]) -> None:
+    """Make tables under names of their own where they are missing, one process at a time.
+
+    Raises SQLAlchemy's errors, also where the role may not.
+    """
+    with writing(_transactional(engine)) as connection, _locked(connection):
+        for one in tables:
+            one.metadata.create_all(connection)
+
+
+def _transactional(engine: Engine) -> Engine:
+    # A result backend's engine is in autocommit, which would end the lock at once.
+    level = "SERIALIZABLE" if engine.dialect.name == "sqlite" else "READ COMMITTED"
+    return engine.execution_options(isolation_level=level)
+
+
 def _upgrade(engine: Engine) -> list[str]:
     version = _version(engine)
     if _is_done(version):
         return []
     if version == _UNREADABLE and _usable(engine):
         return []
-    # A result backend's engine may be in autocommit, which would end the lock at once.
-    level = "SERIALIZABLE" if engine.dialect.name == "sqlite" else "READ COMMITTED"
-    engine = engine.execution_options(isolation_level=level)
-    with writing(engine) as connection, _locked(connection):
+    with writing(_transactional(engine)) as connection, _locked(connection):
         if _is_done(_read_version(connection)):
             return []  # another process was faster
         return _apply(connection)

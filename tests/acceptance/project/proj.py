@@ -82,6 +82,18 @@ def unlisted(x: int) -> int:
     return x
 
 
+class OnlyHereError(Exception):
+    """A class that readers of the result do not have."""
+
+
+@app.task(name="export.give")
+def give(what: str) -> Any:
+    """Return, or raise, what is hard to store."""
+    if what == "unknown":
+        raise OnlyHereError("never heard of")
+    return {"nothing json": object(), "five mib": "x" * 5 * 1024 * 1024}[what]
+
+
 @app.task(name="export.sleep")
 def sleep(seconds: float) -> float:
     note("sleeping", seconds)

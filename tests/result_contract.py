@@ -1,0 +1,333 @@
+"""What the result backend does on every database: the same tests on SQLite, PostgreSQL, MariaDB."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery, states
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from celery.result import AsyncResult, GroupResult
+from kombu.exceptions import EncodeError
+from sqlalchemy import func, insert, select, text, update
+
+from cadasta.workertoolbox import Ledger, LedgerError
+from cadasta.workertoolbox.database import make_engine
+from cadasta.workertoolbox.results import ToolboxBackend
+from cadasta.workertoolbox.schema import MAX_ATTEMPTS, attempt, taskmeta
+
+
+class Stubborn(Exception):
+    """Cannot be rebuilt of its message alone."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def request(**fields: Any) -> Any:
+    """What Celery passes of a running task."""
+    known = {
+        "task": "export.pdf",
+        "args": [1, "two"],
+        "kwargs": {"three": 3},
+        "hostname": "celery@here",
+        "retries": 0,
+        "delivery_info": {"routing_key": "export"},
+        "children": [],
+        "stamps": None,
+        "stamped_headers": None,
+        "group": None,
+    }
+    return SimpleNamespace(**{**known, **fields})
+
+
+class ResultContract:
+    """The tests; a subclass has the fixture ``url``, of an empty database."""
+
+    @pytest.fixture
+    def app(self, url: str) -> Iterator[Celery]:
+        app = Celery("results", backend=f"toolbox+{url}", set_as_current=False)
+        app.conf.update(result_extended=True, result_expires=None)
+        yield app
+        app.backend.store.engine.dispose()
+
+    @pytest.fixture
+    def backend(self, app: Celery) -> ToolboxBackend:
+        found: ToolboxBackend = app.backend
+        assert isinstance(found, ToolboxBackend)
+        return found
+
+    def test_a_task_from_start_to_end(self, backend: ToolboxBackend, app: Celery) -> None:
+        before = datetime.now(timezone.utc)
+        assert backend.get_state("a") == states.PENDING
+        assert AsyncResult("a", app=app).result is None
+        backend.store_result("a", {"pid": 1}, states.STARTED, request=request())
+        assert backend.get_task_meta("a")["result"] == {"pid": 1}
+        backend.store_result("a", {"half": 0.5}, "PROGRESS", request=request())
+        assert backend.get_state("a") == "PROGRESS"
+        child = AsyncResult("b", app=app)
+        backend.store_result("a", [1, "ü"], states.SUCCESS, request=request(children=[child]))
+        found = AsyncResult("a", app=app)
+        assert (found.state, found.get(timeout=1)) == ("SUCCESS", [1, "ü"])
+        assert (found.name, found.args, found.kwargs) == ("export.pdf", [1, "two"], {"three": 3})
+        assert (found.worker, found.retries, found.queue) == ("celery@here", 0, "export")
+        assert found.children == [child]
+        meta = backend.get_task_meta("a")
+        assert before <= meta["date_started"] <= datetime.now(timezone.utc)
+        assert found.date_done.utcoffset() == timedelta(0)
+        assert abs((found.date_done - before).total_seconds()) < 10
+        assert 0 < meta["runtime"] < 10
+
+    @pytest.mark.parametrize(
+        ("stored", "then", "stays"),
+        [
+            (states.SUCCESS, states.STARTED, True),
+            (states.SUCCESS, states.FAILURE, True),
+            (states.SUCCESS, states.SUCCESS, True),
+            (states.FAILURE, states.STARTED, True),
+            (states.FAILURE, states.RETRY, True),
+            (states.REVOKED, states.STARTED, True),
+            (states.FAILURE, states.SUCCESS, False),
+            (states.REVOKED, states.FAILURE, False),
+            (states.RETRY, states.STARTED, False),
+            (states.STARTED, states.STARTED, False),
+        ],
+    )
+    def test_what_may_overwrite_what(
+        self, backend: ToolboxBackend, stored: str, then: str, stays: bool
+    ) -> None:
+        values = {
+            state: ValueError(state) if state in states.EXCEPTION_STATES else state
+            for state in states.ALL_STATES
+        }
+        backend.store_result("a", values[stored], stored, request=request())
+        backend.store_result("a", values[then], then, request=request())
+        state = stored if stays else then
+        meta = backend.get_task_meta("a")
+        assert meta["status"] == state
+        assert str(meta["result"]) == state
+
+    def test_an_earlier_attempt_that_comes_late(self, backend: ToolboxBackend) -> None:
+        backend.store_result("a", "new", states.STARTED, request=request(retries=2))
+        backend.store_result("a", "old", states.STARTED, request=request(retries=1))
+        assert backend.get_result("a") == "new"
+        backend.store_result("a", "by hand", "PROGRESS")
+        meta = backend.get_task_meta("a")
+        assert (meta["result"], meta["name"], meta["retries"]) == ("by hand", "export.pdf", 2)
+
+    def test_exceptions(self, backend: ToolboxBackend, app: Celery) -> None:
+        backend.store_result("a", KeyError("k\0"), states.FAILURE, traceback="line\0 1")
+        with pytest.raises(KeyError, match="k"):
+            AsyncResult("a", app=app).get(timeout=1)
+        assert backend.get_traceback("a") == "line\ufffd 1"
+        backend.store_result("b", Stubborn(1, 2), states.FAILURE)
+        assert "1 and 2" in str(backend.get_result("b"))
+        backend.store_result("c", type("Mine", (Exception,), {})("m"), states.FAILURE)
+        assert type(backend.get_result("c")).__name__ == "Mine"
+        backend.store_result("d", None, states.RETRY, request=request())
+        assert (backend.get_state("d"), backend.get_result("d")) == ("RETRY", None)
+
+    def test_what_cannot_be_stored(self, backend: ToolboxBackend) -> None:
+        with pytest.raises(EncodeError):
+            backend.store_result("a", object(), states.SUCCESS, request=request())
+        assert backend.get_state("a") == states.PENDING
+        backend.store_result("a", "x" * 5_000_000, states.SUCCESS, request=request())
+        assert len(backend.get_result("a")) == 5_000_000
+
+    def test_stamps(self, backend: ToolboxBackend) -> None:
+        stamped = request(stamps={"tenant": ["x"], "other": 1}, stamped_headers=["tenant"])
+        backend.store_result("a", 1, states.SUCCESS, request=stamped)
+        meta = backend.get_task_meta("a")
+        assert (meta["stamped_headers"], meta["tenant"]) == (["tenant"], ["x"])
+        assert "other" not in meta
+
+    def test_groups(self, backend: ToolboxBackend, app: Celery) -> None:
+        group = GroupResult("g", [AsyncResult(name, app=app) for name in "abc"], app=app)
+        assert backend.restore_group("g") is None
+        group.save()
+        group.save()
+        restored = GroupResult.restore("g", app=app)
+        assert restored == group
+        for name in "cab":
+            backend.store_result(name, name, states.SUCCESS)
+        assert restored.ready()
+        assert restored.get(timeout=2) == ["a", "b", "c"]
+        restored.delete()
+        assert GroupResult.restore("g", app=app) is None
+
+    def test_many_at_once(self, backend: ToolboxBackend) -> None:
+        names = [f"task {number}" for number in range(1200)]
+        for name in names[:3]:
+            backend.store_result(name, name, states.SUCCESS)
+        backend.store_result(names[3], ValueError("no"), states.FAILURE)
+        found = dict(backend.get_many(names, max_iterations=1))
+        assert set(found) == set(names[:4])
+        with pytest.raises(CeleryTimeoutError):
+            list(backend.get_many(names, timeout=0.01, interval=0.01))
+        assert dict(backend.get_many([])) == {}
+
+    def test_forget_and_cleanup(self, backend: ToolboxBackend, app: Celery) -> None:
+        for name in ("forgotten", "old", "new", "going on"):
+            backend.store_result(name, ValueError(), states.RETRY, request=request())
+            if name != "going on":
+                backend.store_result(name, 1, states.SUCCESS, request=request(retries=1))
+        backend.forget("forgotten")
+        assert backend.get_state("forgotten") == states.PENDING
+        past = datetime.now(timezone.utc) - timedelta(days=2)
+        with backend.store.engine.begin() as connection:
+            old = update(taskmeta).where(taskmeta.c.task_id == "old")
+            connection.execute(old.values(date_done=past.replace(tzinfo=None)))
+            connection.execute(
+                update(attempt).where(attempt.c.task_id == "old").values(ended_at=past)
+            )
+        backend.cleanup()
+        assert app.backend.get_task_meta("old", cache=False)["status"] == states.SUCCESS
+        backend.expires = timedelta(days=1)
+        backend.cleanup()
+        found = [backend.get_task_meta(one, cache=False)["status"] for one in ("old", "new")]
+        assert found == [states.PENDING, states.SUCCESS]
+        assert backend.get_state("going on") == states.RETRY
+        with backend.store.engine.connect() as connection:
+            kept = connection.execute(select(attempt.c.task_id).distinct()).scalars()
+            assert set(kept) == {"new", "going on"}
+
+    def test_attempts(self, backend: ToolboxBackend, url: str) -> None:
+        for retries in range(3):
+            backend.store_result("a", {}, states.STARTED, request=request(retries=retries))
+            error = ConnectionError(f"number {retries}")
+            backend.store_result("a", error, states.RETRY, request=request(retries=retries))
+        backend.store_result("a", {}, states.STARTED, request=request(retries=3))
+        backend.store_result("a", 1, states.SUCCESS, request=request(retries=3))
+        with Ledger(url) as ledger:
+            found = ledger.attempts("a")
+        assert [(one.retries, one.state) for one in found] == [
+            *((number, "RETRY") for number in range(3)),
+            (3, "SUCCESS"),
+        ]
+        assert [one.error for one in found[2:]] == ["ConnectionError: number 2", None]
+        for one in found:
+            assert one.worker == "celery@here"
+            assert one.started_at is not None and one.ended_at is not None
+            assert one.started_at <= one.ended_at
+            assert one.runtime is not None and one.runtime < 10
+
+    def test_attempts_are_bounded(self, backend: ToolboxBackend) -> None:
+        for retries in (0, MAX_ATTEMPTS - 1, MAX_ATTEMPTS, MAX_ATTEMPTS + 1, 20_000):
+            error = ValueError("x" * 5000)
+            backend.store_result("a", error, states.RETRY, request=request(retries=retries))
+        with backend.store.engine.connect() as connection:
+            rows = connection.execute(select(attempt).order_by(attempt.c.place)).all()
+        assert [(row.place, row.retries) for row in rows] == [
+            (0, 0),
+            (MAX_ATTEMPTS - 1, MAX_ATTEMPTS - 1),
+            (MAX_ATTEMPTS, 20_000),
+        ]
+        assert all(len(row.error) == 2000 for row in rows)
+
+    def test_celerys_own_backend_reads_it_and_is_read(
+        self, backend: ToolboxBackend, url: str
+    ) -> None:
+        other = Celery("other", backend=f"db+{url}", set_as_current=False)
+        other.conf.result_extended = True
+        backend.store_result("ours", [1], states.SUCCESS, request=request())
+        assert AsyncResult("ours", app=other).args == [1, "two"]
+        assert AsyncResult("ours", app=other).get(timeout=1) == [1]
+        other.backend.store_result("theirs", [2], states.SUCCESS, request=request())
+        assert backend.get_task_meta("theirs")["kwargs"] == {"three": 3}
+        assert backend.get_result("theirs") == [2]
+
+    def test_pickles_of_an_older_celery(self, backend: ToolboxBackend) -> None:
+        values = {
+            "plain": {"a": [1, 2.5, None]},
+            "error": ValueError("no"),
+            "code": timedelta(seconds=1),
+        }
+        backend.store.tables  # noqa: B018 - makes them
+        with backend.store.engine.begin() as connection:
+            for number, (name, value) in enumerate(values.items()):
+                state = "FAILURE" if name == "error" else "SUCCESS"
+                row = {"id": number, "task_id": name, "status": state}
+                connection.execute(insert(taskmeta).values(result=pickle.dumps(value), **row))
+        assert backend.get_result("plain") == values["plain"]
+        assert repr(backend.get_result("error")) == repr(values["error"])
+        assert backend.get_state("code") == states.SUCCESS
+        assert isinstance(backend.get_result("code"), LedgerError)
+
+    def test_a_table_that_celery_made(self, backend: ToolboxBackend, url: str) -> None:
+        engine = make_engine(url)
+        short = "task_id varchar(155) unique, status varchar(50), result {}, date_done timestamp,"
+        kind = {"postgresql": "bytea"}.get(engine.dialect.name, "blob")
+        number = "serial" if engine.dialect.name == "postgresql" else "integer"
+        if engine.dialect.name == "mysql":
+            number = "integer auto_increment"
+        with engine.begin() as connection:
+            if engine.dialect.name != "sqlite":
+                connection.execute(text("CREATE SEQUENCE task_id_sequence"))
+            connection.execute(
+                text(
+                    f"CREATE TABLE celery_taskmeta (id {number} primary key, "
+                    f"{short.format(kind)} traceback text)"
+                )
+            )
+            connection.execute(
+                text(
+                    "CREATE TABLE celery_tasksetmeta (id integer primary key, taskset_id "
+                    f"varchar(155) unique, result {kind}, date_done timestamp)"
+                )
+            )
+        engine.dispose()
+        backend.store_result("a", 1, states.STARTED, request=request())
+        backend.store_result("a", 1, states.SUCCESS, request=request())
+        assert backend.get_result("a") == 1
+        assert backend.get_task_meta("a").get("args") is None
+
+    def test_names_of_ones_own(self, url: str) -> None:
+        app = Celery("named", backend=f"toolbox+{url}", set_as_current=False)
+        app.conf.update(
+            result_extended=True, database_table_names={"task": "my_tasks", "group": "my_groups"}
+        )
+        app.backend.store_result("a", 1, states.SUCCESS, request=request())
+        GroupResult("g", [AsyncResult("a", app=app)], app=app).save()
+        assert GroupResult.restore("g", app=app).get(timeout=1) == [1]
+        with app.backend.store.engine.connect() as connection:
+            for name in ("my_tasks", "my_groups"):
+                assert connection.scalar(text(f"SELECT count(*) FROM {name}")) == 1
+        app.backend.store.engine.dispose()
+
+    def test_threads_that_start_at_once(self, url: str) -> None:
+        app = Celery("threads", backend=f"toolbox+{url}", set_as_current=False)
+        barrier = threading.Barrier(8)
+
+        def store(number: int) -> None:
+            barrier.wait()
+            for turn in range(5):
+                app.backend.store_result(f"{number}-{turn}", 1, states.STARTED)
+                app.backend.store_result(f"{number}-{turn}", 1, states.SUCCESS)
+
+        threads = [threading.Thread(target=store, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with app.backend.store.engine.connect() as connection:
+            done = select(func.count()).where(taskmeta.c.status == "SUCCESS")
+            assert connection.scalar(done) == 40
+        app.backend.store.engine.dispose()
+
+    def test_redaction(self, url: str) -> None:
+        app = Celery("secrets", backend=f"toolbox+{url}", set_as_current=False)
+        app.conf.update(result_extended=True, MONITOR_REDACT=["three"])
+        app.backend.store_result("a", 1, states.SUCCESS, request=request())
+        assert app.backend.get_task_meta("a")["kwargs"] == {"three": "***"}
+        app.backend.store.engine.dispose()
+        silent = Celery("silent", backend=f"toolbox+{url}", set_as_current=False)
+        silent.conf.update(result_extended=True, MONITOR_STORE_ARGS=False)
+        silent.backend.store_result("b", 1, states.SUCCESS, request=request())
+        meta = silent.backend.get_task_meta("b")
+        assert (meta["args"], meta["kwargs"], meta["worker"]) == (None, None, "celery@here")
+        silent.backend.store.engine.dispose()

@@ -1,0 +1,27 @@
+"""The result backend on SQLite, and the errors of its configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from cadasta.workertoolbox import ConfigError, LedgerError
+from tests.result_contract import ResultContract
+
+
+class TestSQLite(ResultContract):
+    @pytest.fixture
+    def url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path / 'results.db'}"
+
+
+def test_a_url_that_names_no_database() -> None:
+    app = Celery("none", backend="toolbox://somewhere", set_as_current=False)
+    with pytest.raises(ConfigError, match=r"write it as toolbox\+postgresql://"):
+        app.backend  # noqa: B018
+    app = Celery("other", backend="toolbox+oracle://u:secret@h/d", set_as_current=False)
+    with pytest.raises((ConfigError, LedgerError)) as caught:
+        app.backend  # noqa: B018
+    assert "secret" not in str(caught.value)
