@@ -32,9 +32,9 @@ _CONFLICT = ({"40001", "40P01", "55P03"}, {1205, 1213}, ("database is locked",))
 #: a character that the table's character set lacks, text that is not JSON.
 _TOO_LONG = ({"54000", "54001"}, {1118, 1153, 1366, 3140, 4025}, ("string or blob too big",))
 
-#: Wrong password, no such role or database; a role without a right; a table that is missing.
+#: A role without a right; a table or a column that is missing; on MySQL, a wrong password too.
 _LASTING = (
-    {"28000", "28P01", "3D000", *_FORBIDDEN[0], *_MISSING_TABLE[0], *_MISSING_COLUMN[0]},
+    {*_FORBIDDEN[0], *_MISSING_TABLE[0], *_MISSING_COLUMN[0]},
     {1044, 1045, 1049, *_FORBIDDEN[1], *_MISSING_TABLE[1], *_MISSING_COLUMN[1]},
     (*_FORBIDDEN[2], *_MISSING_COLUMN[2], "unable to open", "not a database", "malformed"),
 )

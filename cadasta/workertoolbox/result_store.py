@@ -16,6 +16,7 @@ from . import migrations
 from .database import make_engine
 from .errors import ConfigError, LedgerError
 from .failures import brief, is_forbidden, is_missing_table, ledger_error
+from .result_prepared import PreparedWrite, PreparedWriter
 from .result_writes import COMPLETED, REPLACED, Statements, always, renamed, upsert
 from .schema import attempt, taskmeta, tasksetmeta
 
@@ -50,8 +51,10 @@ class ResultStore:
     ) -> None:
         # Pool processes have one thread that stores; further connections are for pools of threads.
         options = {"pool_size": 5, "isolation_level": "AUTOCOMMIT", **options}
-        # We ask a connection that was idle; SQLAlchemy would ask before each write.
-        self.engine = make_engine(url, **{"pool_pre_ping": False, **options})
+        # We ask a connection that was idle; SQLAlchemy would ask before each write. There is
+        # nothing to roll back in autocommit.
+        ours = {"pool_pre_ping": False, "pool_reset_on_return": None}
+        self.engine = make_engine(url, **{**ours, **options})
         if self.engine.dialect.name not in DIALECTS:
             raise ConfigError(
                 f"The result backend cannot use {self.engine.dialect.name}: give the URL of a "
@@ -62,6 +65,9 @@ class ResultStore:
         self._lock = threading.Lock()
         self._tables: _Tables | None = None
         self._keeps_attempts = True
+        self._writer = (
+            PreparedWriter(self.engine) if self.engine.dialect.driver == "psycopg2" else None
+        )
 
     @property
     def tables(self) -> _Tables:
@@ -114,16 +120,23 @@ class ResultStore:
     def write(self, row: dict[str, Any], is_final: bool) -> None:
         """Store a result, unless what is stored already must stay."""
         tables = self.tables
-        statements = tables.statements
-        statement = statements.finish if is_final else statements.progress
-        self._run(statement, tables.known(row))
+        self._run_often("finish" if is_final else "progress", tables.known(row))
 
     def finish(self, row: dict[str, Any]) -> bool:
         """Store the final result of a task that has a row; False if nothing was changed."""
-        tables = self.tables
-        values = tables.known(row)
+        values = self.tables.known(row)
         values["known_id"] = values.pop("task_id")
-        return bool(self._run(tables.statements.finish_known, values))
+        return bool(self._run_often("finish_known", values))
+
+    def _run_often(self, name: str, values: dict[str, Any]) -> int:
+        tables = self.tables
+        if self._writer is None:
+            return self._run(getattr(tables.statements, name), values)
+        try:
+            return self._writer.run(tables.prepared[name], values)
+        except DBAPIError as exc:
+            self._look_again(exc)
+            raise
 
     def write_attempt(self, row: dict[str, Any]) -> None:
         """Store one attempt; where the role may not, it is left out."""
@@ -147,9 +160,12 @@ class ResultStore:
             with self.engine.connect() as connection:
                 return connection.execute(statement, values).rowcount
         except DBAPIError as exc:
-            if is_missing_table(exc):
-                self._tables = None  # dropped meanwhile: made anew by the next try
+            self._look_again(exc)
             raise
+
+    def _look_again(self, exc: DBAPIError) -> None:
+        if is_missing_table(exc):
+            self._tables = None  # dropped meanwhile: made anew by the next try
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -222,6 +238,12 @@ class _Tables:
         #: The columns of a result that are there, without the number that nobody needs.
         self.shown = [one for one in task.c if one.name in columns and one.name != "id"]
         self.statements = Statements(task, columns, dialect)
+        self.prepared: dict[str, PreparedWrite] = {}
+        if dialect == "postgresql":
+            self.prepared = {
+                name: PreparedWrite(getattr(self.statements, name), is_passing=name == "progress")
+                for name in ("progress", "finish", "finish_known")
+            }
         self.group_statement = upsert(
             group, dialect, ["taskset_id"], (["result", "date_done"], [], always)
         )

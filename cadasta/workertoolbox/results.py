@@ -21,7 +21,7 @@ from celery.utils.time import maybe_timedelta
 from kombu.utils.encoding import ensure_bytes
 
 from .errors import ConfigError
-from .failures import is_passing
+from .failures import is_missing_table, is_passing
 from .jsontext import harmless
 from .redaction import make_redaction
 from .result_store import ResultStore
@@ -129,8 +129,8 @@ class ToolboxBackend(BaseBackend):
     # -- trying again ---------------------------------------------------------------------------
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
-        """Tell whether the database may be back soon."""
-        return is_passing(exc)
+        """Tell whether the database may be back soon, or a table was dropped and is made anew."""
+        return is_passing(exc) or is_missing_table(exc)
 
     def _ensure_retryable(
         self, func: Any, *args: Any, max_retries: int | None = None, **kwargs: Any

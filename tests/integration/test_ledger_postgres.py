@@ -24,7 +24,6 @@ from cadasta.workertoolbox.schema import task, undecodable
 from tests.conftest import StartProcess
 from tests.ledger_contract import LONG, LedgerContract, add_result, record, rows
 from tests.migration_contract import MigrationContract
-from tests.result_contract import ResultContract
 from tests.services import wait_until
 
 #: Writes the ids 0 to 1999 in batches of its own order, then says so; told to loop, for ever.
@@ -57,12 +56,6 @@ print("done", flush=True)
 
 
 class TestPostgreSQL(LedgerContract):
-    @pytest.fixture
-    def url(self, postgres_url: str) -> str:
-        return postgres_url
-
-
-class TestResults(ResultContract):
     @pytest.fixture
     def url(self, postgres_url: str) -> str:
         return postgres_url

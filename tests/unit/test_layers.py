@@ -21,7 +21,8 @@ MAX_LINES = 400
 LAYERS = (
     "errors jsontext urls",
     "database embedded_file environment failures followups ledger_values logs monitor_amqp"
-    " monitor_redis monitor_sqs redis_transport result_values schema topology warm_stop",
+    " monitor_redis monitor_sqs redis_transport result_prepared result_values schema topology"
+    " warm_stop",
     "defaults embedded_store ledger_queries messages migrations result_writes workflow",
     "embedded ledger_columns ledger_results publishing redaction result_store retention",
     "conf ledger_writes results",

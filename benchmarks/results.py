@@ -1,0 +1,140 @@
+"""The result backend beside Celery's own and beside bare upserts; two writes a task."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import billiard
+import psycopg2
+from celery import Celery, states
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import make_url
+
+from benchmarks.common import Figure, pair
+from benchmarks.ledger_writes import POSTGRESQL, fresh_database
+from cadasta.workertoolbox.database import make_engine
+from cadasta.workertoolbox.migrations import upgrade
+from cadasta.workertoolbox.result_writes import Statements
+from cadasta.workertoolbox.schema import taskmeta
+
+TASKS = 400
+
+Write = Callable[[str, str, Any], object]
+
+
+def request() -> Any:
+    """What Celery passes of a running task."""
+    return SimpleNamespace(
+        task="export.pdf",
+        args=[1, "two"],
+        kwargs={"three": 3},
+        hostname="celery@here",
+        retries=0,
+        delivery_info={"routing_key": "export"},
+        children=[],
+        stamps=None,
+        stamped_headers=None,
+        group=None,
+    )
+
+
+def through_backend(scheme: str, url: str) -> Write:
+    """Store by a result backend of Celery."""
+    app = Celery("benchmark", backend=f"{scheme}+{url}", set_as_current=False)
+    app.conf.update(result_extended=True, database_create_tables_at_setup=False)
+    backend, shared = app.backend, request()
+    return lambda task_id, state, result: backend.store_result(
+        task_id, result, state, request=shared
+    )
+
+
+def through_psycopg2(url: str) -> Write:
+    """Store by the same upsert in autocommit, with values that are ready."""
+    dialect = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
+    statements = Statements(taskmeta, taskmeta.c.keys(), "postgresql")
+    sql = str(statements.finish.compile(dialect=dialect))
+    row = {
+        **dict.fromkeys(taskmeta.c.keys()),
+        **{"result": b'{"pid": 1}', "name": "export.pdf", "args": b'[1, "two"]'},
+        **{"kwargs": b'{"three": 3}', "worker": "celery@here", "retries": 0, "queue": "export"},
+    }
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    connections: list[Any] = []
+
+    def write(task_id: str, state: str, result: Any) -> None:
+        if not connections:
+            connections.append(psycopg2.connect(plain))
+            connections[0].autocommit = True
+        now = datetime.now(timezone.utc).replace(tzinfo=None)
+        with connections[0].cursor() as cursor:
+            values = {"task_id": task_id, "status": state, "date_done": now}
+            cursor.execute(sql, {**row, **values})
+
+    return write
+
+
+def measure(write: Write, answer: Any) -> None:
+    """Send tasks/s; runs in a process that billiard forked, as a worker's pool does."""
+    for count in (5, TASKS):
+        ids = [str(uuid.uuid4()) for _ in range(count)]
+        start = time.perf_counter()
+        for task_id in ids:
+            write(task_id, states.STARTED, {"pid": 1})
+            write(task_id, states.SUCCESS, 42)
+        took = time.perf_counter() - start
+    answer.send(TASKS / took)
+
+
+def in_a_pool_process(write: Write) -> Callable[[], float]:
+    """Return a function that measures once, in a process forked from this one.
+
+    Celery's own backend keeps its connection only where it was made before the fork.
+    """
+
+    def once() -> float:
+        reader, writer = billiard.Pipe(duplex=False)
+        process = billiard.Process(target=measure, args=(write, writer))
+        process.start()
+        found = float(reader.recv())
+        process.join()
+        return found
+
+    return once
+
+
+def figures(rounds: int = 5) -> list[Figure]:
+    """Return all comparisons."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for url in (POSTGRESQL, f"sqlite:///{Path(folder) / 'any.db'}"):
+            with fresh_database(url) as database:
+                engine = make_engine(database)
+                upgrade(engine)
+                engine.dispose()
+                found += _figures(database, rounds)
+    return found
+
+
+def _figures(url: str, rounds: int) -> list[Figure]:
+    name = "SQLite" if url.startswith("sqlite") else "PostgreSQL"
+    ours = in_a_pool_process(through_backend("toolbox", url))
+    theirs = in_a_pool_process(through_backend("db", url))
+    what = f"results on {name}, two writes a task"
+    found = [pair(what, "tasks/s", ours, theirs, "Celery's db+ backend", rounds)]
+    if name == "PostgreSQL":
+        bare = in_a_pool_process(through_psycopg2(url))
+        found.append(pair(what, "tasks/s", ours, bare, "bare psycopg2 upserts", rounds))
+    return found
+
+
+if __name__ == "__main__":
+    from benchmarks.common import show
+
+    show(figures())
