@@ -193,6 +193,7 @@ setup(
             "monitor = cadasta.workertoolbox.cli:monitor",
             "tasks = cadasta.workertoolbox.cli:tasks",
             "task = cadasta.workertoolbox.cli:task",
+            "check = cadasta.workertoolbox.cli:check",
             "ledger = cadasta.workertoolbox.cli:ledger",
         ],
     },

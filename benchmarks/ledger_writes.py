@@ -113,7 +113,8 @@ def fresh_database(url: str) -> Iterator[str]:
         yield address.set(database=name).render_as_string(hide_password=False)
     finally:
         with server.connect() as connection:
-            connection.exec_driver_sql(f"DROP DATABASE {name}")
+            force = " WITH (FORCE)" if server.dialect.name == "postgresql" else ""
+            connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
         server.dispose()
 
 

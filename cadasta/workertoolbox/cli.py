@@ -173,6 +173,29 @@ def tasks(
         ctx.exit(1)
 
 
+@click.command("check", cls=CeleryCommand)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1, 600),
+    default=10.0,
+    help="Seconds to wait for the monitor [10].",
+)
+@_json_option
+@click.pass_context
+@handle_preload_options
+def check(ctx: click.Context, timeout: float, as_json: bool) -> None:
+    """Tell what is wrong with the deployment. Exit code 1 where something has to be mended."""
+    from . import cli_output as output
+    from .checks import run_checks
+    from .errors import ToolboxError
+
+    try:
+        if output.print_findings(run_checks(ctx.obj.app, timeout), as_json=as_json):
+            ctx.exit(1)
+    except ToolboxError as exc:
+        raise _usage(exc) from exc
+
+
 @click.command("task", cls=CeleryCommand)
 @click.argument("task_id", metavar="ID")
 @_json_option

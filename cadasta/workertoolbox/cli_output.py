@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from .check_values import Finding
 from .ledger import NameSummary, Node, Page, Percentiles, Summary, Task, Workflow
 from .ledger_values import Attempt
 
@@ -125,6 +126,23 @@ def print_task(
     if workflow is not None:
         out.print(Text.assemble("\nworkflow ", (workflow.state, STYLES.get(workflow.state, ""))))
         out.print(workflow_tree(workflow, task.task_id))
+
+
+def print_findings(findings: Iterable[Finding], *, as_json: bool) -> int:
+    """Each finding as it comes, with its remedy; return the number of errors."""
+    out = console()
+    errors = 0
+    for finding in findings:
+        errors += finding.level == "error"
+        if as_json:
+            click.echo(json.dumps(asdict(finding)))
+            continue
+        style = {"ok": "green", "warning": "yellow", "error": "red bold"}[finding.level]
+        line = Text.assemble((f"{finding.level:<8}", style), f"{finding.subject}: {finding.text}")
+        out.print(line, soft_wrap=True)
+        if finding.remedy:
+            out.print(Text(f"        {finding.remedy}"), soft_wrap=True)
+    return errors
 
 
 def attempts_table(attempts: tuple[Attempt, ...]) -> Table:

@@ -12,6 +12,7 @@ from celery.utils.time import subtract_datetimes
 from . import logs
 from .conf import masked
 from .errors import ConfigError, TopologyError
+from .probe import register_probe
 from .publishing import delay_topology
 from .topology import Router
 from .urls import database_url, mask_url
@@ -47,6 +48,7 @@ def setup_app(app: Any, throw: bool = True) -> None:
     steps = (
         set_up_logging,
         limit_chords,
+        register_probe,
         guard_monitor_queue,
         lengthen_short_delays,
         stop_warm,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.deployment import Deployment
+from tests.conftest import StartProcess
 
 BROKERS = ("rabbitmq", "rabbitmq-quorum", "sqs", "redis", "embedded")
 
@@ -54,3 +56,15 @@ def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deplo
     found = Deployment(tmp_path, _settings(broker, tmp_path, request.getfixturevalue), environ)
     yield found
     found.close()
+
+
+@pytest.fixture
+def evicting_redis(tmp_path: Path, run_process: StartProcess) -> str:
+    """A Redis server of one's own that drops keys when its memory is full."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ("--save", "", "--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
+    server = run_process("redis-server", "--port", str(port), "--bind", "127.0.0.1", *options)
+    server.wait_for_log("Ready to accept connections")
+    return f"redis://127.0.0.1:{port}/0"

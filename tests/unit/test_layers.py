@@ -24,10 +24,10 @@ LAYERS = (
     " monitor_redis monitor_sqs redis_transport result_prepared result_values schema topology"
     " warm_stop",
     "defaults embedded_store ledger_queries messages migrations result_writes workflow",
-    "embedded ledger_columns ledger_results publishing redaction result_store retention",
+    "embedded ledger_columns ledger_results probe publishing redaction result_store retention",
     "conf ledger_writes results",
-    "ledger setup",
-    "cli_output monitor_writer",
+    "check_values ledger setup",
+    "check_broker check_database cli_output monitor_writer",
     "monitor",
     "checks",
     "testing",

@@ -1,0 +1,254 @@
+"""What can be wrong with a deployment's broker."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+from kombu.exceptions import ChannelError, OperationalError
+
+from . import probe
+from .check_values import Finding, error, kind_of, ok, warning
+from .setup import router_of
+
+#: Seconds for RabbitMQ's management interface to answer.
+MANAGEMENT_TIMEOUT = 3.0
+#: Bytes of a message that Amazon SQS takes; kombu encodes the body twice in base64.
+SQS_MESSAGE_BYTES = 1_048_576
+SQS_OVERHEAD = 1.78
+
+
+def check_broker(app: Any) -> Iterator[Finding]:
+    """Connect, and look at everything that only the broker knows."""
+    subject = "broker"
+    connection = app.connection_for_write()
+    try:
+        connection.ensure_connection(max_retries=1, interval_start=0.2, timeout=10)
+        yield ok(subject, f"reachable: {connection.as_uri()}")
+        yield from _queues(app, connection)
+        kind = kind_of(app)
+        if kind == "redis":
+            yield _eviction(connection)
+        if kind == "sqs":
+            yield from _sqs(app, connection)
+    except (OperationalError, OSError, *connection.connection_errors) as exc:
+        yield error(
+            subject, exc, "start the broker, and check broker_url, its password and the network"
+        )
+    except Exception as exc:  # boto3's errors have no common root with the others
+        yield error(subject, exc, "check broker_url and the rights of its user")
+    finally:
+        connection.release()
+
+
+def _queues(app: Any, connection: Any) -> Iterator[Finding]:
+    router = router_of(app)
+    found = [_queue(app, connection, queue) for queue in [*router.queues.values(), router.monitor]]
+    yield from (finding for finding in found if finding.level != "warning")
+    unread = {finding.subject: finding for finding in found if finding.level == "warning"}
+    if unread:
+        yield from _probed(app, connection, unread)
+
+
+def _probed(app: Any, connection: Any, unread: dict[str, Finding]) -> Iterator[Finding]:
+    """Where bindings cannot be read, see where probes come to; only idle queues tell."""
+    router = router_of(app)
+    queues = [
+        queue
+        for queue in [*router.queues.values(), router.monitor]
+        if f"queue {queue.name}" in unread
+    ]
+    idle = [
+        queue
+        for queue in queues
+        if queue is not router.monitor and not probe.consumers(connection, queue)
+    ]
+    came = {one.name: probe.reached(app, connection, one, idle) for one in idle}
+    for queue in queues:
+        subject = f"queue {queue.name}"
+        others = sorted(name for name, found in came.items() if queue.name in found - {name})
+        if queue not in idle:
+            yield unread[subject]
+        elif queue.name not in came[queue.name]:
+            yield error(
+                subject,
+                f"not bound to {queue.exchange.name} by {queue.routing_key!r}: no probe came",
+                "start a worker or call setup_app(app), which bind it",
+            )
+        elif others:
+            yield _foreign(subject, queue, others)
+        else:
+            yield ok(subject, f"bound to {queue.exchange.name} by {queue.routing_key!r}")
+
+
+def _foreign(subject: str, queue: Any, keys: list[str]) -> Finding:
+    return error(
+        subject,
+        f"also bound to {queue.exchange.name} by {keys}: it gets other queues' tasks",
+        "undo these bindings, as on RabbitMQ's management pages or with kombu's queue.unbind_from",
+    )
+
+
+def _queue(app: Any, connection: Any, queue: Any) -> Finding:
+    """Tell whether a queue is there, of its kind, and bound by its key and no other."""
+    subject = f"queue {queue.name}"
+    if kind_of(app) != "redis":  # where an empty queue is none
+        with connection.channel() as channel:
+            try:
+                queue(channel).queue_declare(passive=True)
+            except ChannelError as exc:
+                return error(
+                    subject, exc, "start a worker or call setup_app(app), which declare it"
+                )
+    if kind_of(app) == "amqp":
+        with connection.channel() as channel:
+            try:  # as it should be: RabbitMQ refuses where it is otherwise
+                queue(channel).queue_declare()
+            except ChannelError as exc:
+                return error(
+                    subject,
+                    exc,
+                    "empty and delete the queue, then let a worker declare it anew; or set "
+                    "QUEUE_TYPE to what it is",
+                )
+    found = _bindings(app, connection, queue)
+    if found is None:
+        return warning(
+            subject,
+            "it is there; its bindings could not be read while workers consume",
+            "enable RabbitMQ's management plugin for this user, or look at `rabbitmqctl "
+            "list_bindings`",
+        )
+    wanted = queue.routing_key
+    if wanted not in found:
+        return error(
+            subject,
+            f"not bound to {queue.exchange.name} by {wanted!r}, only by {sorted(found)}",
+            "start a worker or call setup_app(app), which bind it",
+        )
+    others = sorted(found - {wanted})
+    if others:
+        return _foreign(subject, queue, others)
+    return ok(subject, f"bound to {queue.exchange.name} by {wanted!r}")
+
+
+def _bindings(app: Any, connection: Any, queue: Any) -> set[str] | None:
+    """Return the keys that bind a queue to the exchange; None where nobody tells."""
+    if kind_of(app) == "amqp":
+        return _rabbitmq_bindings(app, connection, queue)
+    with connection.channel() as channel:
+        bind = queue(channel)
+        if kind_of(app) == "sqs":  # bindings live in each process, and go with each publish
+            bind.declare()
+        table = channel.list_bindings() if hasattr(channel, "list_bindings") else ()
+        if kind_of(app) == "redis":
+            table = (
+                (name, queue.exchange.name, key)
+                for key, _, name in channel.get_table(queue.exchange.name)
+            )
+        elif kind_of(app) != "embedded":
+            return {queue.routing_key}
+        return {
+            key
+            for name, exchange, key in table
+            if name == queue.name and exchange == queue.exchange.name
+        }
+
+
+def _rabbitmq_bindings(app: Any, connection: Any, queue: Any) -> set[str] | None:
+    """Ask the management interface; the protocol itself has no way to read bindings."""
+    url = app.conf.get("MANAGEMENT_URL") or f"http://{connection.hostname}:15672"
+    place = "/".join(
+        quote(part, safe="")
+        for part in (connection.virtual_host or "/", "e", queue.exchange.name, "q", queue.name)
+    )
+    request = urllib.request.Request(f"{url.rstrip('/')}/api/bindings/{place}")  # noqa: S310
+    user = f"{connection.userid or 'guest'}:{connection.password or 'guest'}"
+    request.add_header("Authorization", "Basic " + base64.b64encode(user.encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=MANAGEMENT_TIMEOUT) as answer:  # noqa: S310
+            return {binding["routing_key"] for binding in json.load(answer)}
+    except (OSError, ValueError, KeyError, TypeError, urllib.error.URLError):
+        return None
+
+
+def _eviction(connection: Any) -> Finding:
+    subject = "Redis's memory"
+    client = connection.default_channel.client
+    try:
+        policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "")
+    except Exception as exc:  # hosted Redis forbids CONFIG
+        return warning(subject, f"its policy cannot be read ({exc})", "make sure it is noeviction")
+    if isinstance(policy, bytes):
+        policy = policy.decode()
+    if policy != "noeviction":
+        return error(
+            subject,
+            f"maxmemory-policy is {policy}: Redis may drop queues, bindings and tasks",
+            "set maxmemory-policy noeviction",
+        )
+    return ok(subject, "nothing is evicted")
+
+
+def _sqs(app: Any, connection: Any) -> Iterator[Finding]:
+    router = router_of(app)
+    channel = connection.default_channel
+    client = channel.sqs()
+    longest = int((app.conf.broker_transport_options or {}).get("visibility_timeout", 3600))
+    predefined = channel.predefined_queues
+    for queue in [*router.queues.values(), router.monitor]:
+        subject = f"SQS queue {queue.name}"
+        if predefined and queue.name not in predefined:
+            yield error(
+                subject,
+                "not in predefined_queues: its messages cannot be acknowledged",
+                "list every work queue and the monitor queue in predefined_queues",
+            )
+            continue
+        address = channel._new_queue(queue.name)
+        found = client.get_queue_attributes(QueueUrl=address, AttributeNames=["All"])["Attributes"]
+        size = int(found.get("MaximumMessageSize", SQS_MESSAGE_BYTES))
+        hidden = int(found.get("VisibilityTimeout", 30))
+        if queue is router.monitor and found.get("FifoQueue") != "true":
+            yield error(subject, "no FIFO queue", "delete it, and let a worker make it anew")
+        elif predefined and hidden < longest:
+            yield error(
+                subject,
+                f"its visibility timeout is {hidden} s, not {longest} s as the settings say: of a "
+                "predefined queue its own counts",
+                "raise VisibilityTimeout of the queue",
+            )
+        else:
+            room = int(size / SQS_OVERHEAD)
+            yield ok(subject, f"arguments of a task may take some {room:,} bytes of JSON")
+
+
+def check_workers(app: Any) -> Finding:
+    """Ask the workers that run now for their version of Celery."""
+    subject = "workers"
+    if kind_of(app) == "sqs":
+        return ok(subject, "SQS cannot ask them; see the ledger")
+    try:
+        reports = app.control.inspect(timeout=2).report() or {}
+    except Exception as exc:  # whatever the transport raises
+        return error(subject, exc, "check the broker")
+    old = {}
+    for worker, report in reports.items():
+        match = re.search(r"celery:(\d+)\.(\d+)[^ ]*", str(report.get("ok", "")))
+        if match and (int(match[1]), int(match[2])) < (5, 7):
+            old[worker] = match[0]
+    if old:
+        return error(
+            subject,
+            f"these write results that Celery 5.7 does not read, and do not read ours: {old}",
+            "run one version of Celery, 5.7 or later, everywhere",
+        )
+    if not reports:
+        return warning(subject, "none answers", "start one: celery -A proj worker")
+    return ok(subject, f"{len(reports)} answer, with the results of this version")

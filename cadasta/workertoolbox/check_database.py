@@ -1,0 +1,162 @@
+"""What can be wrong with a deployment's database, and with the monitor that writes to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from . import migrations
+from .check_values import Finding, error, kind_of, ok, warning
+from .database import database_url, make_engine, mask_url
+from .errors import ToolboxError
+from .failures import brief, is_forbidden
+from .ledger import Ledger
+from .messages import TaskRecord
+from .probe import MONITOR_KEY, publish_probe
+from .schema import task, taskmeta
+
+#: The id of rows that are written and rolled back.
+PROBE_ID = "workertoolbox-check"
+#: Results that are looked at for their format.
+NEWEST = 200
+
+
+class _RollBack(Exception):
+    """Ends a transaction that was only tried."""
+
+
+def check_database(app: Any) -> Iterator[Finding]:
+    """Connect to the databases of the results and of the ledger, and try what is needed there."""
+    results = database_url(app.conf.result_backend or "")
+    ledger = app.conf.get("LEDGER_URL") or results
+    if ledger is None:
+        yield error("ledger", "no database is named", "set LEDGER_URL, or an SQL result backend")
+        return
+    if results is None:
+        yield warning(
+            "results", "in no SQL database: the ledger cannot show outcomes", "use toolbox+…"
+        )
+    else:
+        yield from _checked(results, "results", _results)
+    yield from _checked(database_url(ledger) or ledger, "ledger", _ledger)
+
+
+def _checked(url: str, subject: str, look: Any) -> Iterator[Finding]:
+    try:
+        engine = make_engine(url)
+    except ToolboxError as exc:
+        yield error(subject, exc, "correct the URL")
+        return
+    try:
+        version = migrations.current(engine)
+        yield ok(subject, f"reachable: {mask_url(url)}")
+        if version is None:
+            yield error(subject, "its tables are missing", "run `celery -A proj ledger upgrade`")
+            return
+        if version < migrations.HEAD:
+            yield error(
+                subject,
+                f"its tables are at {version}, not {migrations.HEAD}",
+                "run `celery -A proj ledger upgrade` as the tables' owner",
+            )
+        yield from look(engine)
+    except ToolboxError as exc:
+        yield error(subject, exc, "start the database, and check its URL, password and network")
+    except SQLAlchemyError as exc:
+        yield error(subject, brief(exc), "see the database's log")
+    finally:
+        engine.dispose()
+
+
+def _results(engine: Engine) -> Iterator[Finding]:
+    row = {"task_id": PROBE_ID, "status": "STARTED"}
+    same = taskmeta.c.task_id == PROBE_ID
+    yield _rights(
+        engine,
+        "results",
+        [insert(taskmeta).values(row), delete(taskmeta).where(same)],
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON celery_taskmeta, celery_tasksetmeta, "
+        "celery_task_attempt, and USAGE on their sequences, to this role",
+    )
+    newest = select(taskmeta.c.result).where(taskmeta.c.date_done.is_not(None))
+    with engine.connect() as connection:
+        found = connection.execute(newest.order_by(taskmeta.c.date_done.desc()).limit(NEWEST))
+        pickled = sum(bytes(result or b"")[:1] == b"\x80" for (result,) in found)
+    if pickled:
+        yield error(
+            "results' format",
+            f"{pickled} of the newest {NEWEST} are pickles, as Celery before 5.7 writes them",
+            "run Celery 5.7 or later in every worker and client",
+        )
+    else:
+        yield ok("results' format", "one and the same")
+
+
+def _ledger(engine: Engine) -> Iterator[Finding]:
+    now = datetime.now(timezone.utc)
+    record = TaskRecord(task_id=PROBE_ID, name="check", published_at=now)
+    values = {
+        "task_id": record.task_id,
+        "name": record.name,
+        **dict.fromkeys(("published_at", "last_published_at", "recorded_at"), now),
+        **dict.fromkeys(("args_truncated", "ignore_result"), False),
+        **dict.fromkeys(("retries", "replacements", "publications"), 0),
+    }
+    yield _rights(
+        engine,
+        "ledger",
+        [insert(task).values(values)],
+        "GRANT SELECT, INSERT, UPDATE ON celery_task, celery_task_undecodable to this role",
+    )
+
+
+def _rights(engine: Engine, subject: str, statements: list[Any], remedy: str) -> Finding:
+    """Try statements and roll them back."""
+    try:
+        with engine.begin() as connection:
+            for statement in statements:
+                connection.execute(statement)
+            raise _RollBack
+    except _RollBack:
+        return ok(f"rights on the {subject}", "sufficient")
+    except SQLAlchemyError as exc:
+        if not is_forbidden(exc):
+            raise
+        return error(f"rights on the {subject}", brief(exc), remedy)
+
+
+def check_monitor(app: Any, timeout: float) -> Finding:
+    """Publish a message that the monitor queue alone gets, and wait for it in the ledger."""
+    subject = "monitor"
+    try:
+        with Ledger.from_app(app) as ledger:
+            start = time.monotonic()
+            task_id = publish_probe(app, MONITOR_KEY)
+            while time.monotonic() - start < timeout:
+                found = ledger.get(task_id)
+                if found is not None:
+                    lag = (found.recorded_at - found.published_at).total_seconds()
+                    return ok(subject, f"it records; {max(lag, 0):.1f} s behind")
+                time.sleep(0.1)
+    except Exception as exc:  # of the broker or the database, both told of above
+        return error(subject, exc, "see the findings on broker and ledger")
+    waiting = _waiting(app)
+    held = "" if waiting is None else f"; {waiting:,} messages wait"
+    return error(
+        subject,
+        f"a message was not recorded within {timeout:g} s{held}",
+        "start one: celery -A proj monitor; if one runs, see its log, or wait longer (--timeout)",
+    )
+
+
+def _waiting(app: Any) -> int | None:
+    if kind_of(app) == "sqs":
+        return None
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        queue = app.conf.task_routes.monitor
+        return int(queue(channel).queue_declare(passive=True).message_count)
