@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .followups import extract_followups as extract_followups
     from .ledger import Ledger as Ledger
     from .setup import setup_app as setup_app
+    from .testing import build_functional_tests as build_functional_tests
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ _HOMES = {
     "LedgerError": "errors",
     "ToolboxError": "errors",
     "TopologyError": "errors",
+    "build_functional_tests": "testing",
     "extract_followups": "followups",
     "setup_app": "setup",
 }

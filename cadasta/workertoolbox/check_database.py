@@ -11,13 +11,13 @@ from sqlalchemy import Engine, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from . import migrations
-from .check_values import Finding, error, kind_of, ok, warning
+from .check_values import Finding, error, ok, warning
 from .database import database_url, make_engine, mask_url
 from .errors import ToolboxError
 from .failures import brief, is_forbidden
 from .ledger import Ledger
 from .messages import TaskRecord
-from .probe import MONITOR_KEY, publish_probe
+from .probe import MONITOR_KEY, length, publish_probe
 from .schema import task, taskmeta
 
 #: The id of rows that are written and rolled back.
@@ -145,18 +145,13 @@ def check_monitor(app: Any, timeout: float) -> Finding:
                 time.sleep(0.1)
     except Exception as exc:  # of the broker or the database, both told of above
         return error(subject, exc, "see the findings on broker and ledger")
-    waiting = _waiting(app)
-    held = "" if waiting is None else f"; {waiting:,} messages wait"
     return error(
         subject,
-        f"a message was not recorded within {timeout:g} s{held}",
+        f"a message was not recorded within {timeout:g} s; {_waiting(app):,} messages wait",
         "start one: celery -A proj monitor; if one runs, see its log, or wait longer (--timeout)",
     )
 
 
-def _waiting(app: Any) -> int | None:
-    if kind_of(app) == "sqs":
-        return None
-    with app.connection_for_read() as connection, connection.channel() as channel:
-        queue = app.conf.task_routes.monitor
-        return int(queue(channel).queue_declare(passive=True).message_count)
+def _waiting(app: Any) -> int:
+    with app.connection_for_read() as connection:
+        return length(connection, app.conf.task_routes.monitor)

@@ -30,7 +30,7 @@ LAYERS = (
     "check_broker check_database cli_output monitor_writer",
     "monitor",
     "checks",
-    "testing",
+    "testing testing_fixtures",
     "cli",
     "__init__",
 )
