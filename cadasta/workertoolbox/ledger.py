@@ -293,7 +293,7 @@ class Ledger:
         place = None if after is None else queries.read_cursor(after)
         with self._using("read the ledger"):
             results = self._results.required("look for unfinished tasks")
-            query = self._tasks().where(queries.is_unfinished(results))
+            query = self._tasks().where(queries.is_unfinished(results, self._results.dialect))
             return self._page(queries.overdue(query, before), size, place)
 
     def workflow(self, root_id: str) -> Workflow | None:
@@ -359,10 +359,12 @@ class Ledger:
         results = self._results.required("filter by state")
         required = states.isdisjoint((PENDING, "SUCCESS"))
         query = queries.tasks(results, self._results.dialect, required=required)
-        return query.where(queries.in_states(results, states))
+        return query.where(queries.in_states(results, self._results.dialect, states))
 
     def _read(self, query: Select[Any]) -> list[Task]:
         with self._engine.connect() as connection:
+            if hint := queries.PAGE_HINTS.get(connection.dialect.name):
+                connection.exec_driver_sql(hint)
             found = [queries.to_task(row) for row in connection.execute(query).mappings()]
         if self._results.are_joined or not self._results.are_known:
             return found

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Float,
+    FromClause,
     LargeBinary,
     RowMapping,
     Select,
@@ -51,6 +52,11 @@ _RESULT_TYPES: Mapping[str, Any] = {
 }
 
 
+#: Run before a page is read. Compiling takes PostgreSQL longer than reading one, and parallel
+#: workers read on after it is full.
+PAGE_HINTS = {
+    "postgresql": "SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0",
+}
 _EXCEPTION_STATES = frozenset({"FAILURE", "RETRY", "REVOKED"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -104,7 +110,7 @@ def tasks(results: TableClause | None, dialect: Dialect, required: bool = False)
 
 
 def _same_task(
-    dialect: Dialect, results: TableClause, required: bool = False
+    dialect: Dialect, results: FromClause, required: bool = False
 ) -> ColumnElement[bool]:
     ours: ColumnElement[Any] = task.c.task_id
     theirs: ColumnElement[Any] = results.c.task_id
@@ -140,9 +146,16 @@ def attempts_of(kept: TableClause, task_id: str) -> Select[Any]:
     return chosen.order_by(kept.c.place)
 
 
-def in_states(results: TableClause, states: Iterable[str]) -> ColumnElement[bool]:
+def in_states(results: TableClause, dialect: Dialect, states: Iterable[str]) -> ColumnElement[bool]:
     """Return the condition that a task is in one of ``states``."""
     wanted = sorted(set(states))
+    if wanted == [PENDING]:
+        # As an anti-join, which ends when the page is full; an outer join would read all.
+        told = results.alias("told")
+        is_told = and_(
+            _same_task(dialect, told), told.c.status != literal(PENDING, literal_execute=True)
+        )
+        return ~select(literal_column("1")).select_from(told).where(is_told).exists()
     status: ColumnElement[Any] = results.c.status
     if "SUCCESS" in wanted:
         # Nearly all tasks: SQLite must begin with the newest of them, not with the results. So
@@ -154,18 +167,22 @@ def in_states(results: TableClause, states: Iterable[str]) -> ColumnElement[bool
     )
     if PENDING in wanted and "SUCCESS" not in wanted:
         return or_(status.is_(None), condition)
-    if "SUCCESS" not in wanted:
+    if "SUCCESS" not in wanted and dialect.name != "postgresql":
+        # PostgreSQL sees by itself that the sparse index will do, and would take this for a
+        # second condition that halves what it expects.
         return and_(status != literal("SUCCESS", literal_execute=True), condition)
     return condition
 
 
-def is_unfinished(results: TableClause) -> ColumnElement[bool]:
+def is_unfinished(results: TableClause, dialect: Dialect) -> ColumnElement[bool]:
     """Return the condition that a task has no final result."""
     final: BindParameter[Any] = bindparam(
         "final", sorted(FINAL_STATES), expanding=True, literal_execute=True
     )
-    untold = and_(results.c.status.is_(None), task.c.ignore_result.is_(False))
-    return or_(untold, results.c.status.not_in(final))
+    told = results.alias("told")
+    is_done = and_(_same_task(dialect, told), told.c.status.in_(final))
+    done = select(literal_column("1")).select_from(told).where(is_done).exists()
+    return and_(~done, or_(task.c.ignore_result.is_(False), results.c.status.is_not(None)))
 
 
 def is_named(name: str, dialect: Dialect) -> ColumnElement[bool]:

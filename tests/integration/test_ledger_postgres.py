@@ -262,7 +262,7 @@ def test_the_index_on_the_state_is_used(ledger: Ledger) -> None:
     with ledger._engine.begin() as connection:
         connection.execute(text("SET LOCAL enable_seqscan = off"))
         statement = select(table.c.task_id).where(
-            ledger_queries.in_states(table, {"FAILURE", "RETRY"})
+            ledger_queries.in_states(table, ledger._results.dialect, {"FAILURE", "RETRY"})
         )
         sql = statement.compile(
             ledger._engine, compile_kwargs={"literal_binds": True, "render_postcompile": True}
