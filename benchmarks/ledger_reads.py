@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from statistics import median
+from typing import Any
 
 from sqlalchemy import Engine, text
 
@@ -75,13 +77,13 @@ def timed(ask: Callable[[], object], turns: int = 15) -> float:
     return median(found)
 
 
-def deep(ledger: Ledger, pages: int = 100, **wanted: object) -> float:
+def deep(ledger: Ledger, wanted: dict[str, Any], pages: int = 100) -> float:
     """Return the median time of a page, from the first to the hundredth."""
     after: str | None = None
     found = []
     for _ in range(pages):
         start = time.perf_counter()
-        page = ledger.find(limit=50, after=after, **wanted)  # type: ignore[arg-type]
+        page = ledger.find(limit=50, after=after, **wanted)
         found.append((time.perf_counter() - start) * 1000)
         after = page.next
         if after is None:
@@ -126,7 +128,7 @@ def main() -> None:
             engine.dispose()
             hour = now - timedelta(hours=1)
             print(f"{machine()}; {given.tasks:,} tasks in PostgreSQL; medians\n")
-            kinds: dict[str, dict[str, object]] = {
+            kinds: dict[str, dict[str, Any]] = {
                 "by state FAILURE": {"state": "FAILURE"},
                 "by state PENDING": {"state": "PENDING"},
                 "by state SUCCESS": {"state": "SUCCESS"},
@@ -135,8 +137,8 @@ def main() -> None:
                 "by time": {"since": now - timedelta(days=20), "until": now - timedelta(days=9)},
             }
             for name, wanted in kinds.items():
-                first = timed(lambda wanted=wanted: ledger.find(**wanted))  # type: ignore[misc]
-                pages = deep(ledger, **wanted)
+                first = timed(partial(ledger.find, **wanted))
+                pages = deep(ledger, wanted)
                 print(f"page {name:<22} {first:8.1f} ms, of 100 pages {pages:8.1f} ms (50)")
             found = ledger.workflow("task-1")
             if found is None or len(found.tasks) != WORKFLOW:

@@ -202,6 +202,7 @@ class Channel(virtual.Channel):
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """Return one message, or None."""
         self.store.join()
+        self.connection.look_after_others()
         for row in self.store.take([queue], 1, self.connection.visibility_timeout):
             return self._message(self.qos.add(row), row, no_ack)
         return None
@@ -307,9 +308,7 @@ class Transport(virtual.Transport):
         lingered = False
         while True:
             writes = self.store.writes
-            if monotonic() >= self._next_round:
-                self._next_round = monotonic() + ROUND
-                self.store.recover(self.detect_dead_consumers)
+            self.look_after_others()
             if self._deliver_next():
                 return
             if (left := give_up - monotonic()) <= 0:
@@ -323,6 +322,12 @@ class Transport(virtual.Transport):
                 nap = max(0.0, self._next_round - monotonic())
             if self.store.doze(writes, min(nap, left)):
                 self.announced = False
+
+    def look_after_others(self) -> None:
+        """Once a second: put back what dead consumers had taken, and what is overdue."""
+        if monotonic() >= self._next_round:
+            self._next_round = monotonic() + ROUND
+            self.store.recover(self.detect_dead_consumers)
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Hand out messages from Celery's event loop, each time before it sleeps."""

@@ -58,30 +58,39 @@ class PreparedWriter:
 
     def run(self, write: PreparedWrite, values: dict[str, Any]) -> int:
         """Return the number of changed rows; SQLAlchemy's ``DBAPIError`` where it fails."""
-        dialect = self._engine.dialect
-        driver: Any = dialect.loaded_dbapi
-        connection = self._engine.raw_connection()
+        driver: Any = self._engine.dialect.loaded_dbapi
+        try:
+            connection = self._engine.raw_connection()
+        except driver.Error as exc:
+            raise self._wrapped(exc, write, is_lost=True) from exc
         try:
             cursor = connection.cursor()
             try:
                 return self._execute(cursor, connection.info, write, values, driver.Error)
             except driver.Error as exc:
-                lost = dialect.is_disconnect(exc, connection.dbapi_connection, cursor)
-                if lost:
+                place: Any = connection.dbapi_connection
+                is_lost = self._engine.dialect.is_disconnect(exc, place, cursor)
+                if is_lost:
                     connection.invalidate(exc)
-                raise DBAPIError.instance(
-                    write.name,
-                    None,
-                    exc,
-                    driver.Error,
-                    hide_parameters=True,
-                    connection_invalidated=lost,
-                    dialect=dialect,
-                ) from exc
+                raise self._wrapped(exc, write, is_lost) from exc
             finally:
                 cursor.close()
         finally:
             connection.close()
+
+    def _wrapped(self, exc: Any, write: PreparedWrite, is_lost: bool) -> DBAPIError:
+        # As SQLAlchemy's own execution does it.
+        driver: Any = self._engine.dialect.loaded_dbapi
+        found: DBAPIError = DBAPIError.instance(
+            write.name,
+            None,
+            exc,
+            driver.Error,
+            hide_parameters=True,
+            connection_invalidated=is_lost,
+            dialect=self._engine.dialect,
+        )
+        return found
 
     def _execute(
         self, cursor: Any, info: Any, write: PreparedWrite, values: dict[str, Any], error: Any

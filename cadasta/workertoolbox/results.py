@@ -6,6 +6,7 @@ them can go on, and adds when a task started, how long it ran, and each of its a
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 from celery import states
 from celery._state import get_current_worker_task
 from celery.backends.base import BaseBackend
+from celery.exceptions import BackendStoreError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import result_from_tuple
 from celery.utils.time import maybe_timedelta
@@ -29,11 +31,15 @@ from .result_values import describe_error, unpickle
 from .schema import MAX_ATTEMPTS
 from .urls import mask_url
 
-#: Where ``result_backend_max_retries`` and the like are not set: about a minute in all, so that
-#: a database may restart, with at most 5 seconds between two tries.
-MAX_RETRIES, FIRST_SLEEP_MS, LONGEST_SLEEP_MS = 30, 50, 5000
-#: How often who merely reads, such as a web process, tries again.
+logger = logging.getLogger(__name__)
+
+#: Where ``result_backend_max_retries`` and the like are not set: about half an hour in all, with
+#: at most 5 seconds between two tries, so that an outage of the database costs no result.
+MAX_RETRIES, FIRST_SLEEP_MS, LONGEST_SLEEP_MS = 720, 50, 5000
+#: How often who merely reads, such as a web process, tries again; and who notes a start.
 READER_RETRIES = 3
+#: The same for results that no task stores itself, of a revoked one or one that was too slow.
+OUTSIDE_RETRIES = 12
 #: Characters of an error that an attempt keeps; the result itself keeps all.
 MAX_ERROR = 2000
 #: Tasks whose start one process remembers; a process seldom runs more at a time.
@@ -50,10 +56,12 @@ class ToolboxBackend(BaseBackend):
     ``result_extended``, as ``MONITOR_REDACT``, ``MONITOR_STORE_ARGS`` and
     ``MONITOR_MAX_ARGS_BYTES`` say.
 
-    A database that is away is tried again for about a minute by a worker, and three times by
-    who only reads; ``result_backend_always_retry``, ``result_backend_max_retries``,
+    A database that is away is tried again for about half an hour by a worker that has a result,
+    and three times by who only reads. That a task has started is not worth waiting for: the task
+    runs, and its start is written with its result. These settings change that:
+    ``result_backend_always_retry``, ``result_backend_max_retries``,
     ``result_backend_base_sleep_between_retries_ms`` and
-    ``result_backend_max_sleep_between_retries_ms`` change that.
+    ``result_backend_max_sleep_between_retries_ms``.
 
     Settings of Celery's database backend that count here: ``database_table_names``,
     ``database_table_schemas``, ``database_engine_options``.
@@ -135,12 +143,41 @@ class ToolboxBackend(BaseBackend):
     def _ensure_retryable(
         self, func: Any, *args: Any, max_retries: int | None = None, **kwargs: Any
     ) -> Any:
-        reads = func.__name__ in ("_get_task_meta_for", "_restore_group", "_many")
-        if reads and max_retries is None and get_current_worker_task() is None:
-            max_retries = min(READER_RETRIES, self.max_retries)
+        if max_retries is None and get_current_worker_task() is None:
+            # Not in a task: a web process, or a worker's main process, whose loop would stand.
+            writes = func.__name__ == "_store_result"
+            most = OUTSIDE_RETRIES if writes else READER_RETRIES
+            max_retries = min(most, self.max_retries)
         return super()._ensure_retryable(func, *args, max_retries=max_retries, **kwargs)
 
     # -- writing --------------------------------------------------------------------------------
+
+    def store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Store a state and its value; see the class for what may overwrite what.
+
+        Raises celery.exceptions.BackendStoreError where the database stays away, but not for
+        STARTED: Celery would drop the task without running it.
+        """
+        if state != states.STARTED:
+            return super().store_result(task_id, result, state, traceback, request, **kwargs)
+        retries = min(READER_RETRIES, self.max_retries)
+        try:
+            return super().store_result(
+                task_id, result, state, traceback, request, max_retries=retries, **kwargs
+            )
+        except BackendStoreError as exc:
+            logger.warning("The start of task %s is not noted: %s", task_id, exc.__cause__ or exc)
+            now = datetime.now(timezone.utc).replace(tzinfo=None)
+            self._note_start(task_id, now)
+            return result
 
     def _store_result(
         self,
@@ -173,11 +210,14 @@ class ToolboxBackend(BaseBackend):
             row.update(self._extension(request))
             self.store.write(row, is_final)
         if state == states.STARTED:
-            self._running[task_id] = (time.monotonic(), now)
-            while len(self._running) > MAX_RUNNING:
-                self._running.popitem(last=False)
+            self._note_start(task_id, now)
         elif row["runtime"] is not None:
             self._running.pop(task_id, None)
+
+    def _note_start(self, task_id: str, now: datetime) -> None:
+        self._running[task_id] = (time.monotonic(), now)
+        while len(self._running) > MAX_RUNNING:
+            self._running.popitem(last=False)
 
     def _extension(self, request: Any) -> dict[str, Any]:
         """The columns of extended results; what is not known leaves the row as it is."""

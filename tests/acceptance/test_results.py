@@ -79,7 +79,7 @@ def test_a_restart_of_the_database_costs_no_result(
         deployment.app.send_task("export.add", (1, 1))
     deployment.wait_until(lambda: states(private_postgres.url).get("SUCCESS", 0), "the first")
     private_postgres.stop()
-    time.sleep(3)  # the length of the outage
+    time.sleep(5)  # the length of the outage: longer than a start is tried to be noted
     private_postgres.start()
     deployment.wait_until(lambda: states(private_postgres.url) == {"SUCCESS": 600}, "results", 90)
     assert len(deployment.notes("ran")) == 600
