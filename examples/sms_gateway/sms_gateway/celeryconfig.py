@@ -1,0 +1,50 @@
+"""Celery's settings. ``CELERY_`` + a setting's name in the environment changes any of them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from cadasta.workertoolbox import Config
+
+from .keywords import words
+from .settings import Settings
+
+#: The gateway's own queues; each keyword adds one.
+QUEUES = ("message", "notification", "reply", "broadcast")
+
+#: The longest countdown that a task is published with, in seconds. RabbitMQ closes a channel that
+#: holds a message for 30 minutes; a longer wait is several of these.
+LONGEST_WAIT = 900
+
+
+def build(settings: Settings) -> Config:
+    """The settings of Celery for these of the gateway."""
+    given: dict[str, Any] = {
+        # A text whose worker dies is delivered again. Every task here bears that.
+        "DURABLE": True,
+        "ETA_HORIZON": LONGEST_WAIT,
+        # A worker that waits for the provider holds its texts in memory: not more than so many.
+        "worker_eta_task_limit": 1000,
+        # A worker waits for its database. By default it would give up after 3 attempts, and a task
+        # whose state could not be stored would be dropped.
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": float("inf"),
+        "result_backend_base_sleep_between_retries_ms": 100,
+        "result_backend_max_sleep_between_retries_ms": 5000,
+        "worker_send_task_events": False,
+    }
+    queues = [*QUEUES, *words()]
+    if settings.has_database and "CELERY_RESULT_BACKEND" not in os.environ:
+        given["result_backend"] = f"db+{settings.database_url}"
+    if "CELERY_BROKER_URL" in os.environ and "result_backend" in given:
+        return Config(queues, **given)
+    settings.directory.mkdir(parents=True, exist_ok=True)
+    if "CELERY_BROKER_URL" in os.environ:
+        if "CELERY_RESULT_BACKEND" not in os.environ:
+            given["result_backend"] = f"db+sqlite:///{settings.directory}/ledger.sqlite3"
+        return Config(queues, **given)
+    return Config.local(queues, settings.directory, **given)
+
+
+config = build(Settings.from_environment())
