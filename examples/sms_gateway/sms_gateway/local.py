@@ -113,10 +113,18 @@ class Local:
 
     def start_web(self) -> None:
         """Start the api and the simulator, and wait until they answer."""
+        self.start_simulator()
+        self.start_api()
+
+    def start_api(self) -> None:
+        """Start the api, and wait until it answers."""
         self.start("api", ["sms_gateway", "api"])
+        self.wait_for("api", lambda: self.answers(self.api_url), "it to answer")
+
+    def start_simulator(self) -> None:
+        """Start the simulator, and wait until it answers."""
         self.start("simulator", ["sms_gateway", "simulator"])
-        self.wait_for("api", lambda: self._answers(self.api_url), "it to answer")
-        self.wait_for("simulator", lambda: self._answers(self.simulator_url), "it to answer")
+        self.wait_for("simulator", lambda: self.answers(self.simulator_url), "it to answer")
 
     def start_worker(self, name: str, queues: str = ALL_QUEUES, concurrency: int = 2) -> None:
         """Start a worker; :meth:`wait_for_log` tells when it is ready."""
@@ -188,7 +196,8 @@ class Local:
 
     # -- requests
 
-    def _answers(self, url: str) -> bool:
+    def answers(self, url: str) -> bool:
+        """Whether a server answers there."""
         try:
             return self.http.request("GET", f"{url}/nothing", timeout=5.0).status == 404
         except urllib3.exceptions.HTTPError:

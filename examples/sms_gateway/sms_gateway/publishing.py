@@ -42,8 +42,7 @@ def again(task: Any, countdown: float, args: list[Any] | None = None) -> Retry:
         Reject: the broker did not take it; this task goes back to its queue and runs again.
     """
     try:
-        # Celery's own bound would drop the task: how often is for each task to decide.
-        retry = task.retry(args=args, countdown=countdown, max_retries=None, throw=False)
+        retry = task.retry(args=args, countdown=countdown, throw=False)
     except Reject as error:  # Celery's own, which would drop the task
         raise Reject(error.reason, requeue=True) from error
     assert isinstance(retry, Retry)  # noqa: S101 - for the type checker; throw=False promises it

@@ -23,7 +23,8 @@ DIRECTORY = ".sms_gateway"
 class Settings:
     """What an operator can set; :func:`settings` reads it once a process."""
 
-    #: ``SMS_DATABASE_URL``: SQLAlchemy URL; default: a SQLite file in :attr:`directory`.
+    #: ``SMS_DATABASE_URL``: ``postgresql://user:password@host/name`` or ``sqlite:////path``;
+    #: default: a SQLite file in :attr:`directory`.
     database_url: str = field(repr=False)
     #: Whether ``SMS_DATABASE_URL`` was given.
     has_database: bool
@@ -62,7 +63,7 @@ class Settings:
             SettingsError: names the variable and what to do.
         """
         directory = Path(environ.get("SMS_DIRECTORY") or DIRECTORY).expanduser().absolute()
-        url = environ.get("SMS_DATABASE_URL")
+        url = _database_url(environ.get("SMS_DATABASE_URL"))
         region = (environ.get("SMS_REGION") or "PH").upper()
         if region not in phonenumbers.SUPPORTED_REGIONS:
             raise SettingsError(f"SMS_REGION is {region!r}: give a country's two letters, as PH.")
@@ -88,6 +89,14 @@ class Settings:
             send_max_wait=_number(environ, "SMS_SEND_MAX_WAIT", 300.0, 0.1, 3600),
             broadcast_chunk=_number(environ, "SMS_BROADCAST_CHUNK", 500, 1, 10_000),
         )
+
+
+def _database_url(url: str | None) -> str | None:
+    # Without a driver, the version of SQLAlchemy would decide which one is asked for.
+    scheme, separator, rest = (url or "").partition("://")
+    if scheme in ("postgres", "postgresql"):
+        return f"postgresql+psycopg2{separator}{rest}"
+    return url
 
 
 def _number(environ: Mapping[str, str], name: str, default: T, low: float, high: float) -> T:

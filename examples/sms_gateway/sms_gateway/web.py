@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -49,12 +50,30 @@ def waste_body(request: Request) -> None:
         left -= len(piece)
 
 
+def read_chunks(environ: Any) -> None:
+    """Read a body whose length nobody told; werkzeug would cut it at its bound without a word.
+
+    Raises:
+        RequestEntityTooLarge: it has more than :data:`LARGEST_BODY` bytes.
+    """
+    if "CONTENT_LENGTH" in environ or not environ.get("HTTP_TRANSFER_ENCODING"):
+        return
+    body = b""
+    while piece := environ["wsgi.input"].read(LARGEST_BODY + 1 - len(body)):
+        body += piece
+        if len(body) > LARGEST_BODY:
+            raise RequestEntityTooLarge
+    environ["wsgi.input"] = io.BytesIO(body)
+    environ["CONTENT_LENGTH"] = str(len(body))
+
+
 def application(dispatch: Callable[[Request], Response]) -> Callable[..., Any]:
     """A WSGI application that answers a request by ``dispatch``, and its errors as JSON."""
 
     def call(environ: Any, start_response: Any) -> Any:
         request = BoundedRequest(environ)
         try:
+            read_chunks(environ)
             response = dispatch(request)
         except RequestEntityTooLarge as error:
             waste_body(request)
@@ -90,6 +109,7 @@ def serve(app: Callable[..., Any], host: str, port: int, threads: int = THREADS)
             self.cfg.set("threads", threads)
             self.cfg.set("workers", 1)
             self.cfg.set("keepalive", 60)
+            self.cfg.set("control_socket_disable", True)  # its place is one for all
 
         def load(self) -> Any:
             return app

@@ -94,9 +94,12 @@ def claim(
         return Wait((row.lease_until - moment).total_seconds())
     is_ours = _table.c.message_id == message_id
     word = row.broadcast_keyword
-    if word is not None and not row.in_doubt:
+    if word is not None:
         if not is_subscribed(connection, row.subscriber_id, word):
-            failed = {"state": "failed", "error": "unsubscribed before it was sent"}
+            words = "unsubscribed before it was sent"
+            if row.in_doubt:
+                words = "unsubscribed; an attempt before that may have been sent"
+            failed = {"state": "failed", "error": words}
             query_failed = update(_table).where(is_ours)
             connection.execute(query_failed.values(**failed, ended_at=moment, lease_until=None))
             return Nothing("unsubscribed")

@@ -23,6 +23,9 @@ LONGEST_WAIT = 60.0
 class Step(Task):
     """A task that waits for the database: however long it is away, the task is tried again."""
 
+    #: How often is for each task to decide. Celery's own bound (3) would drop the task.
+    max_retries = None
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().__call__(*args, **kwargs)
