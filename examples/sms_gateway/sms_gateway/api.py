@@ -153,7 +153,7 @@ class Api:
 
     def _callback(self, request: Request) -> Callback:
         found = Callback(
-            url=request.url,
+            url=lambda: request.url,  # it takes time, and not every provider asks
             form=request.form.to_dict(),
             query=request.args.to_dict(),
             headers=request.headers,  # type: ignore[arg-type]  # a mapping in all but its base

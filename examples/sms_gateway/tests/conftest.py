@@ -45,41 +45,47 @@ def _fail(text: str, error: object) -> NoReturn:
     raise pytest.fail.Exception(f"{text}\n{' '.join(str(error).split())[:300]}", pytrace=False)
 
 
+@pytest.fixture(scope="session")
+def rabbitmqctl() -> Callable[..., None]:
+    """Runs a sub-command of rabbitmqctl; the test fails, with the remedy, where it does not."""
+
+    def control(*arguments: str) -> None:
+        try:
+            done = subprocess.run(
+                [*RABBITMQCTL, "-q", *arguments], capture_output=True, text=True, timeout=60
+            )
+            problem = done.stdout + done.stderr if done.returncode else ""
+        except OSError as error:
+            problem = str(error)
+        if problem:
+            _fail(
+                "RabbitMQ cannot be used: start it, name it by TEST_RABBITMQ_URL, and its"
+                " rabbitmqctl by TEST_RABBITMQ_CTL.",
+                problem,
+            )
+
+    return control
+
+
 @pytest.fixture
-def rabbitmq_url() -> Iterator[str]:
+def rabbitmq_url(rabbitmqctl: Callable[..., None]) -> Iterator[str]:
     """The URL of a fresh virtual host."""
     parts = urlsplit(RABBITMQ)
     name = f"sms-test-{uuid.uuid4().hex}"
-
-    def control(*arguments: str) -> None:
-        done = subprocess.run(
-            [*RABBITMQCTL, "-q", *arguments], capture_output=True, text=True, timeout=60
-        )
-        if done.returncode:
-            raise OSError(done.stdout + done.stderr)
-
-    try:
-        control("add_vhost", name)
-        control("set_permissions", "-p", name, parts.username or "guest", ".*", ".*", ".*")
-    except OSError as error:
-        _fail(
-            "No virtual host could be made: start RabbitMQ, name it by TEST_RABBITMQ_URL, and its"
-            " rabbitmqctl by TEST_RABBITMQ_CTL.",
-            error,
-        )
+    rabbitmqctl("add_vhost", name)
+    rabbitmqctl("set_permissions", "-p", name, parts.username or "guest", ".*", ".*", ".*")
     yield f"{parts.scheme}://{parts.netloc}/{name}"
-    control("delete_vhost", name)
+    rabbitmqctl("delete_vhost", name)
 
 
-@pytest.fixture
-def postgres_url() -> Iterator[str]:
-    """The URL of an empty database."""
+@pytest.fixture(scope="session")
+def postgres() -> Callable[[str], None]:
+    """Runs a statement as the administrator; the test fails, with the remedy, where it cannot."""
     admin = make_url(POSTGRES)
-    name = f"sms_test_{uuid.uuid4().hex}"
 
     def execute(statement: str) -> None:
-        with closing(
-            psycopg2.connect(
+        try:
+            connection = psycopg2.connect(
                 host=admin.host,
                 port=admin.port,
                 user=admin.username,
@@ -87,17 +93,24 @@ def postgres_url() -> Iterator[str]:
                 dbname=admin.database,
                 connect_timeout=5,
             )
-        ) as connection:
+        except psycopg2.Error as error:
+            _fail("PostgreSQL cannot be used: start it, or set TEST_POSTGRES_URL.", error)
+        with closing(connection):
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(statement)
 
-    try:
-        execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
-    except psycopg2.Error as error:
-        _fail("No database could be made: start PostgreSQL or set TEST_POSTGRES_URL.", error)
-    yield admin.set(database=name).render_as_string(hide_password=False)
-    execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    return execute
+
+
+@pytest.fixture
+def postgres_url(postgres: Callable[[str], None]) -> Iterator[str]:
+    """The URL of an empty database."""
+    name = f"sms_test_{uuid.uuid4().hex}"
+    postgres(f'CREATE DATABASE "{name}" TEMPLATE template0')
+    url = make_url(POSTGRES).set(database=name)
+    yield url.render_as_string(hide_password=False)
+    postgres(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 @pytest.fixture

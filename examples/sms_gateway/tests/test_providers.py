@@ -53,7 +53,9 @@ def provider(**environ: str) -> Provider:
 
 
 def callback(form: dict[str, str], **more: Any) -> Callback:
-    return Callback(**{"url": "http://here/", "query": {}, "headers": {}, "form": form, **more})
+    return Callback(
+        **{"url": lambda: "http://here/", "query": {}, "headers": {}, "form": form, **more}
+    )
 
 
 def without(form: dict[str, str], name: str) -> dict[str, str]:
@@ -139,7 +141,10 @@ def test_twilio_verifies_the_address_that_twilio_called() -> None:
     found = provider(**TWILIO)
     form = {"From": "+639181234567", "To": "+15005550006", "Body": "bord on", "MessageSid": "SM1"}
     right = signature("secret", "https://sms.example.org/message?x=1", form)
-    inside = "http://127.0.0.1:8000/message?x=1"
+
+    def inside() -> str:
+        return "http://127.0.0.1:8000/message?x=1"
+
     found.verify(callback(form, url=inside, headers={"X-Twilio-Signature": right}))
     for headers in ({}, {"X-Twilio-Signature": "wrong"}, {"X-Twilio-Signature": right + "é"}):
         with pytest.raises(CallerError, match="X-Twilio-Signature"):

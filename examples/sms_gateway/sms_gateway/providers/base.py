@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -13,8 +13,8 @@ from typing import Protocol
 class Callback:
     """A request that claims to come from the provider."""
 
-    #: As the provider wrote it, query included.
-    url: str
+    #: Gives the address as the provider wrote it, query included.
+    url: Callable[[], str]
     form: Mapping[str, str]
     query: Mapping[str, str]
     #: Names in any case.

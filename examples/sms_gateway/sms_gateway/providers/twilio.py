@@ -91,7 +91,7 @@ class Twilio:
     def verify(self, request: Callback) -> None:
         """Check ``X-Twilio-Signature``."""
         given = request.headers.get("X-Twilio-Signature", "")
-        url = request.url
+        url = request.url()
         if self.public_url:
             parts = urlsplit(url)
             url = self.public_url + parts.path + (f"?{parts.query}" if parts.query else "")
