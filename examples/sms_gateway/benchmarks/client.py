@@ -8,21 +8,14 @@ import threading
 import time
 from urllib.parse import urlencode, urlsplit
 
+from sms_gateway.simulator.forms import chikka_text
+
 CLIENTS = 8
 
 
 def request(netloc: str, request_id: str, number: str) -> bytes:
     """One POST of a text, as bytes."""
-    body = urlencode(
-        {
-            "message_type": "incoming",
-            "mobile_number": number,
-            "shortcode": "2929",
-            "request_id": request_id,
-            "message": "bord on",
-            "timestamp": f"{time.time():.2f}",
-        }
-    )
+    body = urlencode(chikka_text(request_id, number, "bord on"))
     head = f"POST /message HTTP/1.1\r\nHost: {netloc}\r\nContent-Length: {len(body)}\r\n"
     return f"{head}Content-Type: application/x-www-form-urlencoded\r\n\r\n{body}".encode()
 

@@ -35,16 +35,19 @@ def build(settings: Settings) -> Config:
         "worker_send_task_events": False,
     }
     queues = [*QUEUES, *words()]
-    if settings.has_database and "CELERY_RESULT_BACKEND" not in os.environ:
+    folder = settings.directory
+    if not (settings.has_database and "CELERY_BROKER_URL" in os.environ):
+        folder.mkdir(parents=True, exist_ok=True)
+    if "CELERY_RESULT_BACKEND" in os.environ:
+        # Said again as an argument, where it would lose against the embedded default.
+        given["result_backend"] = os.environ["CELERY_RESULT_BACKEND"]
+    elif settings.has_database:
         given["result_backend"] = f"db+{settings.database_url}"
-    if "CELERY_BROKER_URL" in os.environ and "result_backend" in given:
-        return Config(queues, **given)
-    settings.directory.mkdir(parents=True, exist_ok=True)
+    elif "CELERY_BROKER_URL" in os.environ:
+        given["result_backend"] = f"db+sqlite:///{folder}/ledger.sqlite3"
     if "CELERY_BROKER_URL" in os.environ:
-        if "CELERY_RESULT_BACKEND" not in os.environ:
-            given["result_backend"] = f"db+sqlite:///{settings.directory}/ledger.sqlite3"
         return Config(queues, **given)
-    return Config.local(queues, settings.directory, **given)
+    return Config.local(queues, folder, **given)
 
 
 config = build(Settings.from_environment())

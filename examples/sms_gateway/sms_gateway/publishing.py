@@ -9,6 +9,10 @@ from celery.exceptions import Reject, Retry
 from .celery import app
 from .errors import QueueUnavailableError
 
+#: Seconds for the broker's confirmation; then a new connection tries again, three times. A broker
+#: that is out of memory or disk space takes connections, and confirms nothing.
+CONFIRM_TIMEOUT = 2.5
+
 
 def publish(name: str, args: list[Any], task_id: str) -> str:
     """Publish a task and return its id. When this returns, the broker has the task.
@@ -17,7 +21,7 @@ def publish(name: str, args: list[Any], task_id: str) -> str:
         QueueUnavailableError: the broker did not take it within some seconds.
     """
     try:
-        app.send_task(name, args, task_id=task_id)
+        app.send_task(name, args, task_id=task_id, confirm_timeout=CONFIRM_TIMEOUT)
     except Exception as error:  # each broker's client has errors of its own; all mean this
         raise QueueUnavailableError(f"{name}: {type(error).__name__}") from error
     return task_id

@@ -80,10 +80,9 @@ def resend(before: datetime, dry_run: bool = False) -> dict[str, int]:
         query = select(outbound_message.c.id, outbound_message.c.message_id).where(given_up)
         rows = connection.execute(query.with_for_update()).all()
         if not dry_run:
-            values = {"state": "queued", "attempts": 0, "ended_at": None, "queued_at": now()}
-            connection.execute(
-                update(outbound_message).where(given_up).values(**values, not_before=None)
-            )
+            values = {"state": "queued", "attempts": 0, "queued_at": now()}
+            cleared = dict.fromkeys(("ended_at", "not_before", "error"))
+            connection.execute(update(outbound_message).where(given_up).values(**values, **cleared))
     if not dry_run:
         for row in rows:
             publish("reply.send", [row.message_id, 0], ids.send_id(row.message_id))

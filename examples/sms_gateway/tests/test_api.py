@@ -12,23 +12,10 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from sms_gateway.local import TOKEN, Local, free_port
 from sms_gateway.providers.twilio import signature
+from sms_gateway.simulator.forms import chikka_receipt, chikka_text
 
-TEXT = {
-    "message_type": "incoming",
-    "mobile_number": "639181234567",
-    "shortcode": "2929",
-    "request_id": "5048303030534D415254",
-    "message": "bord on",
-    "timestamp": "1383609498.44",
-}
-RECEIPT = {
-    "message_type": "outgoing",
-    "shortcode": "2929",
-    "message_id": "0" * 32,
-    "status": "SENT",
-    "credits_cost": "1.00",
-    "timestamp": "1383609498.44",
-}
+TEXT = chikka_text("5048303030534D415254", "639181234567", "bord on")
+RECEIPT = chikka_receipt("0" * 32)
 ACCEPTED = {"status": 202, "message": "ACCEPTED"}
 NOT_FOUND = {"status": 404, "message": "NOT FOUND"}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from sms_gateway.local import Local, free_port, wait_until
+from sms_gateway.simulator.forms import chikka_text
 
 EXAMPLE = Path(__file__).parent.parent
 DEPLOY = EXAMPLE / "deploy"
@@ -90,14 +91,7 @@ def before_api(
 
 def test_the_api_behind_nginx(before_api: tuple[Local, str]) -> None:
     local, url = before_api
-    form = {
-        "message_type": "incoming",
-        "mobile_number": "639181234567",
-        "shortcode": "2929",
-        "request_id": "by-nginx",
-        "message": "bord on",
-        "timestamp": "1383609498.44",
-    }
+    form = chikka_text("by-nginx", "639181234567", "bord on")
 
     def post(**changed: str) -> Any:
         fields = {**form, **changed}

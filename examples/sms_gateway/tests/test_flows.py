@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from sms_gateway.local import Local, wait_until
+from sms_gateway.simulator.forms import chikka_text
 
 ATTEMPTS = 3
 NUMBERS = count(639_170_000_000)
@@ -106,14 +106,7 @@ def test_what_is_unknown_gets_the_list_of_keywords(message: str, local: Local) -
 
 
 def test_two_identical_posts_at_once_have_one_reply(local: Local) -> None:
-    form = {
-        "message_type": "incoming",
-        "mobile_number": number(),
-        "shortcode": "2929",
-        "request_id": "twins",
-        "message": "bord on",
-        "timestamp": f"{time.time()}",
-    }
+    form = chikka_text("twins", number(), "bord on")
     with ThreadPoolExecutor(8) as clients:
         statuses = list(clients.map(lambda _: local.post("/message", form).status, range(8)))
     assert statuses == [202] * 8

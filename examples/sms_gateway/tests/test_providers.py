@@ -21,23 +21,10 @@ from sms_gateway.providers import Callback, Outbound, Provider, make_provider
 from sms_gateway.providers.client import retry_after
 from sms_gateway.providers.twilio import signature
 from sms_gateway.settings import Settings
+from sms_gateway.simulator.forms import chikka_receipt, chikka_text
 
-CHIKKA_TEXT = {
-    "message_type": "incoming",
-    "mobile_number": "639181234567",
-    "shortcode": "2929",
-    "request_id": "5048303030534D415254",
-    "message": "bord on",
-    "timestamp": "1383609498.44",
-}
-CHIKKA_RECEIPT = {
-    "message_type": "outgoing",
-    "shortcode": "2929",
-    "message_id": "0" * 32,
-    "status": "SENT",
-    "credits_cost": "1.00",
-    "timestamp": "1383609498.44",
-}
+CHIKKA_TEXT = chikka_text("5048303030534D415254", "639181234567", "bord on")
+CHIKKA_RECEIPT = chikka_receipt("0" * 32)
 TWILIO = {
     "SMS_PROVIDER": "twilio",
     "TWILIO_ACCOUNT_SID": "AC1",

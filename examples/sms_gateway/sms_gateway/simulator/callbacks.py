@@ -13,6 +13,7 @@ import urllib3
 
 from ..providers.twilio import signature
 from .behaviour import Behaviour, Log
+from .forms import chikka_text
 
 #: How often a post is tried that the gateway does not accept, and the seconds between.
 ATTEMPTS = 30
@@ -42,14 +43,7 @@ class Callbacks:
             request_id = f"SM{request_id}"
             form = {"From": number, "To": shortcode, "Body": message, "MessageSid": request_id}
         else:
-            form = {
-                "message_type": "incoming",
-                "mobile_number": number,
-                "shortcode": shortcode,
-                "request_id": request_id,
-                "message": message,
-                "timestamp": f"{time.time():.2f}",
-            }
+            form = chikka_text(request_id, number, message, shortcode)
         statuses = self._post(f"{self.url}/message", form, behaviour.duplicate, attempts=1)
         return {"request_id": request_id, "status": max(statuses), "posts": len(statuses)}
 

@@ -16,6 +16,7 @@ from werkzeug.routing import Map, Rule
 from ..web import answer, application, json_answer, json_body, serve
 from .behaviour import Behaviour, Log
 from .callbacks import Callbacks
+from .forms import chikka_receipt
 
 #: The fields that Chikka asks for.
 CHIKKA_FIELDS = (
@@ -75,18 +76,12 @@ class Simulator:
             what = ", ".join(missing) or "message_id"
             return answer(400, "BAD REQUEST", description=f"Invalid parameters: {what}")
         message_id, number = form["message_id"], form["mobile_number"]
-        receipt = {
-            "message_type": "outgoing",
-            "shortcode": form["shortcode"],
-            "message_id": message_id,
-            "status": self.behaviour.receipt_status or "SENT",
-            "credits_cost": "1.00",
-        }
+        shortcode, status = form["shortcode"], self.behaviour.receipt_status or "SENT"
 
         def send() -> None:
-            if self._note(message_id, number, form["message"], form["shortcode"]):
+            if self._note(message_id, number, form["message"], shortcode):
                 url = f"{self.callbacks.url}/notification"
-                self._receipt(url, {**receipt, "timestamp": f"{time.time():.2f}"})
+                self._receipt(url, chikka_receipt(message_id, status, shortcode))
 
         wrong = self._misbehave(message_id, send)
         if wrong is not None:

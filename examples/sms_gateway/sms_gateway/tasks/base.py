@@ -28,11 +28,9 @@ class Step(Task):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().__call__(*args, **kwargs)
+            return self.run(*args, **kwargs)
         except TRANSIENT as error:
-            # The error's text may hold the database's address.
-            wait = back_off(self.request.retries, 1.0, LONGEST_WAIT)
-            raise again(self, wait) from type(error)("the database is away", None, error)
+            raise again(self, back_off(self.request.retries, 1.0, LONGEST_WAIT)) from error
 
 
 def back_off(failures: int, first: float, longest: float) -> float:

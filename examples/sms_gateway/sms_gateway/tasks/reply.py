@@ -32,8 +32,9 @@ def send(self: Any, message_id: str, attempts: int) -> dict[str, Any]:
         attempts: how many attempts were begun before this task was published.
     """
     chosen = provider()
-    # A provider may take the time-out for connecting, for its answer, and for being asked before.
-    lease = settings().send_timeout * (2 if chosen.recognises_repeats else 4) + LEASE_MARGIN
+    # The time-out counts for connecting and for each part of an answer. Where a second request
+    # would be a second text, nobody begins one while the slowest answer may still come.
+    lease = settings().send_timeout * (2 if chosen.recognises_repeats else 6) + LEASE_MARGIN
     with database().transaction() as connection:
         claim = outbound.claim(connection, message_id, attempts, lease)
     if isinstance(claim, Nothing):
