@@ -20,6 +20,12 @@ KILLS = 3
 WORKERS = ("first", "second")
 
 
+CASES = [
+    ("on_servers", "chikka", "error"),
+    # Twilio knows no repetition; to make it hard, what fails there is sent all the same.
+    ("on_servers", "twilio", "error_after"),
+    ("embedded", "chikka", "error"),
+]
 TWILIO = {
     "SMS_PROVIDER": "twilio",
     "TWILIO_ACCOUNT_SID": "AC1",
@@ -43,17 +49,18 @@ def post_text(local: Local, provider: str, index: int) -> None:
 
 
 @pytest.mark.timeout(600 if IS_FULL else 180)
-@pytest.mark.parametrize(
-    ("provider", "mode"),
-    # Twilio knows no repetition; to make it hard, what fails there is sent all the same.
-    [("chikka", "error"), ("twilio", "error_after")] if IS_FULL else [("chikka", "error")],
-)
+@pytest.mark.parametrize(("servers", "provider", "mode"), CASES if IS_FULL else CASES[:1])
 def test_each_text_is_answered_once(
-    provider: str, mode: str, gateway: Callable[..., Local], on_servers: dict[str, str]
+    servers: str,
+    provider: str,
+    mode: str,
+    gateway: Callable[..., Local],
+    request: pytest.FixtureRequest,
 ) -> None:
+    named = {} if servers == "embedded" else request.getfixturevalue(servers)
     settings = {"SMS_SEND_TIMEOUT": "2", "SMS_SEND_MAX_WAIT": "4"}
     settings |= TWILIO if provider == "twilio" else {}
-    with gateway(**on_servers, **settings) as local:
+    with gateway(**named, **settings) as local:
         local.start_web()
         for name in WORKERS:
             local.start_worker(name)

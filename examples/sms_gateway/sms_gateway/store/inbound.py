@@ -123,7 +123,7 @@ def conversation(connection: Connection, provider: str, request_id: str) -> dict
             "sent_at": _text(sent.sent_at),
             "ended_at": _text(sent.ended_at),
             "provider_ref": sent.provider_ref,
-            "credits_cost": None if cost is None else str(cost.normalize()),
+            "credits_cost": None if cost is None else f"{cost.normalize():f}",
             "error": sent.error,
             "receipts": sent.receipts,
         }
