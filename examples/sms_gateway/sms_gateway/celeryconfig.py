@@ -8,14 +8,10 @@ from typing import Any
 from cadasta.workertoolbox import Config
 
 from .keywords import words
-from .settings import Settings
+from .settings import LONGEST_COUNTDOWN, Settings
 
 #: The gateway's own queues; each keyword adds one.
 QUEUES = ("message", "notification", "reply", "broadcast")
-
-#: The longest countdown that a task is published with, in seconds. RabbitMQ closes a channel that
-#: holds a message for 30 minutes; a longer wait is several of these.
-LONGEST_WAIT = 900
 
 
 def build(settings: Settings) -> Config:
@@ -23,7 +19,7 @@ def build(settings: Settings) -> Config:
     given: dict[str, Any] = {
         # A text whose worker dies is delivered again. Every task here bears that.
         "DURABLE": True,
-        "ETA_HORIZON": LONGEST_WAIT,
+        "ETA_HORIZON": LONGEST_COUNTDOWN,
         # A worker that waits for the provider holds its texts in memory: not more than so many.
         "worker_eta_task_limit": 1000,
         # A worker waits for its database. By default it would give up after 3 attempts, and a task

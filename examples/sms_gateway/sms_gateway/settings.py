@@ -18,6 +18,10 @@ T = TypeVar("T", int, float)
 #: Where the embedded broker and the SQLite databases are, where no server is named.
 DIRECTORY = ".sms_gateway"
 
+#: The longest countdown that a task is published with, in seconds. RabbitMQ closes a channel that
+#: holds a message for 30 minutes; a longer wait is several of these.
+LONGEST_COUNTDOWN = 900
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -222,6 +222,13 @@ def test_twilio_which_knows_no_repetition_is_asked(gateway: Callable[..., Local]
         assert len(local.sent()) == 2
 
 
+def test_a_worker_that_cannot_send_does_not_start(gateway: Callable[..., Local]) -> None:
+    local = gateway(SMS_PROVIDER_URL="")
+    local.start_worker("sender", "reply")
+    assert local.processes["sender"].wait(30) == 1
+    assert "sms_gateway: CHIKKA_CLIENT_ID is not set" in local.log_text("sender")
+
+
 KEYWORD = """
 from pathlib import Path
 

@@ -9,12 +9,11 @@ from celery.exceptions import Retry
 
 from .. import ids
 from ..celery import app
-from ..celeryconfig import LONGEST_WAIT
 from ..errors import RejectedError, UnavailableError
 from ..providers import Provider, Sent
 from ..publishing import again, publish_next
 from ..runtime import database, provider
-from ..settings import settings
+from ..settings import LONGEST_COUNTDOWN, settings
 from ..store import outbound
 from ..store.outbound import Claim, Nothing, Wait
 from .base import Step, back_off
@@ -40,7 +39,7 @@ def send(self: Any, message_id: str, attempts: int) -> dict[str, Any]:
     if isinstance(claim, Nothing):
         return {"message_id": message_id, "state": claim.reason}
     if isinstance(claim, Wait):
-        raise again(self, min(claim.seconds + 0.1, LONGEST_WAIT))
+        raise again(self, min(claim.seconds + 0.1, LONGEST_COUNTDOWN))
     try:
         sent = attempt(chosen, claim)
     except RejectedError as error:
@@ -83,7 +82,7 @@ def try_later(task: Any, claim: Claim, error: UnavailableError) -> Retry:
         wait = max(wait, error.retry_after)
     due = datetime.now(timezone.utc) + timedelta(seconds=wait)
     args = [claim.message.message_id, claim.attempts]
-    retry = again(task, min(wait, LONGEST_WAIT), args)
+    retry = again(task, min(wait, LONGEST_COUNTDOWN), args)
     with database().transaction() as connection:
         outbound.release(connection, claim, str(error), in_doubt=error.in_doubt, not_before=due)
     return retry
