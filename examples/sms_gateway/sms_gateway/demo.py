@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -136,12 +134,9 @@ def show_tree(local: Local) -> None:
 
     task_id = wait_until(ask, "the reply")["task_ids"]["message"]
     time.sleep(1.5)  # the monitor writes twice a second
-    command = [sys.executable, "-m", "celery", "-A", "sms_gateway", "task", task_id]
-    done = subprocess.run(  # noqa: S603 - our own program
-        command, env=local.environ, cwd=local.folder, capture_output=True, text=True, timeout=60
-    )
-    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    printed = local.run("-m", "celery", "-A", "sms_gateway", "task", task_id)
+    lines = [line.rstrip() for line in printed.splitlines()]
     shown = lines[next((i for i, line in enumerate(lines) if line.startswith("workflow")), 0) :]
     print("\n".join(f"   {line}" for line in shown))
-    if done.returncode or "reply.send" not in done.stdout:
-        raise SystemExit(f"the ledger does not have it: {done.stderr[-2000:]}")
+    if "reply.send" not in printed:
+        raise SystemExit("the ledger does not have it")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -76,16 +74,7 @@ def talk(local: Local, who: str, message: str) -> str:
 
 def command(local: Local, *arguments: str) -> str:
     """Run an operator's command; what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sms_gateway", *arguments],
-        env=local.environ,
-        cwd=local.folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return local.run("-m", "sms_gateway", *arguments)
 
 
 def test_an_opt_out_can_be_proved(local: Local) -> None:

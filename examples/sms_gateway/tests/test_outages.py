@@ -69,3 +69,38 @@ def test_texts_wait_for_the_database_and_outlive_lost_connections(
     wait_until(ask, "all replies", 90)
     sent = local.sent()
     assert len(sent) == len({one["mobile_number"] for one in sent}) == len(requests)
+
+
+def test_what_a_broker_lost_is_queued_again(gateway: Callable[..., Local]) -> None:
+    with gateway() as local:
+        local.start_web()
+        local.start_worker("storing", "message,broadcast")
+        local.start_worker("handling", "bord")
+        local.wait_until_ready("storing", "handling")
+        post(local, 0, 2)
+        content = {"keyword": "bord", "message": "News"}
+
+        def broadcast() -> Any:
+            """The last broadcast, once it is queued to its end."""
+            _, found = local.operator("GET", f"/broadcast/{made['id']}")
+            return found["queued_at"] and found
+
+        def subscribed() -> bool:
+            """Whether both texts are handled; their replies wait, since nobody sends."""
+            return local.run("-m", "sms_gateway", "outbox").lstrip().startswith("2 queued")
+
+        wait_until(subscribed, "two subscribers")
+        local.stop("handling")
+        [unanswered] = post(local, 2, 1)
+        made = local.operator("POST", "/broadcast", content)[1]
+        assert wait_until(broadcast, "a broadcast")["pending"] == 2
+        local.run("-m", "celery", "-A", "sms_gateway", "purge", "-f", "-Q", "bord,reply")
+
+        requeued = local.run("-m", "sms_gateway", "requeue", "--older-than", "0s")
+        assert "1 texts without an answer" in requeued
+        assert "4 messages that wait to be sent" in requeued
+        local.start_worker("rest", "bord,reply")
+        wait_until(lambda: not broadcast()["pending"], "the broadcast")
+        path = f"/messages/{unanswered}"
+        wait_until(lambda: local.operator("GET", path)[1]["delivery_state"] == "sent", "a reply")
+        assert len(local.sent()) == 5
