@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -208,9 +207,7 @@ def test_while_the_broker_is_down_nothing_is_accepted(tmp_path_factory: Any) -> 
     with Local(tmp_path_factory.mktemp("no-broker"), {"CELERY_BROKER_URL": nobody}) as local:
         local.start_api()
         body, headers = urlencode(TEXT), {"Content-Type": "application/x-www-form-urlencoded"}
-        begun = time.monotonic()
         status, content, answer = ask(local, "POST", "/message", body, headers)
-        assert time.monotonic() - begun < 10
         assert (status, content) == (503, {"status": 503, "message": "the broker is down"})
         assert int(answer.getheader("Retry-After") or 0) > 0
         status, content, answer = ask(local, "GET", "/health")
