@@ -1,0 +1,94 @@
+"""The protocol on each broker: order, acknowledgement, and a server that is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from message_queue import Consumer, Producer
+from message_queue.processes import ServerProcess
+
+#: Seconds until what a killed server held is back: a test's visibility timeout, and a look.
+BACK = 25
+
+
+def test_first_in_first_out(server: ServerProcess, topic: str) -> None:
+    messages = [f"message {number}" for number in range(30)]
+    with Producer(topic, port=server.port) as producer:
+        for message in messages:
+            producer.publish(message)
+    with Consumer(topic, port=server.port) as consumer:
+        assert [consumer.fetch(10) for _ in messages] == messages
+        assert consumer.fetch(0.3) is None
+
+
+def test_a_fetch_waits_for_a_message(server: ServerProcess, topic: str) -> None:
+    with Consumer(topic, port=server.port) as consumer, Producer(topic, port=server.port) as one:
+        assert consumer.fetch(0.3) is None
+        one.publish("late")
+        assert consumer.fetch(10) == "late"
+
+
+def test_what_is_not_acknowledged_comes_back(server: ServerProcess, topic: str) -> None:
+    with Producer(topic, port=server.port) as producer:
+        for message in ("one", "two", "three"):
+            producer.publish(message)
+    breaking = Consumer(topic, port=server.port)
+    breaking.connect()
+    assert breaking.fetch(10) == "one"
+    assert breaking.fetch(10) == "two"
+    breaking.abort()
+    with Consumer(topic, port=server.port) as consumer:
+        assert sorted(str(consumer.fetch(10)) for _ in range(2)) == ["three", "two"]
+        assert consumer.fetch(0.3) is None
+
+
+def test_ack_and_nack(server: ServerProcess, topic: str, wire: Callable[..., Any]) -> None:
+    with Producer(topic, port=server.port) as producer:
+        producer.publish("one")
+    client = wire(server.port)
+    client.hello("CONSUMER", topic)
+    assert client.ask(b"FETCH") == b"one"
+    assert client.ask(b"NACK") == b"ACKNOWLEDGED"
+    assert client.ask(b"FETCH") == b"one"
+    assert client.ask(b"ACK") == b"ACKNOWLEDGED"
+    assert client.ask(b"ACK").startswith(b"UNKNOWN_WORD")
+    assert client.ask(b"SHUTDOWN") == b"CLOSE_CON"
+    assert client.is_closed()
+
+
+def test_a_killed_server_loses_nothing(
+    start_server: Callable[..., ServerProcess], broker: dict[str, str], topic: str
+) -> None:
+    first = start_server(broker)
+    messages = [f"message {number}" for number in range(20)]
+    with Producer(topic, port=first.port) as producer:
+        for message in messages:
+            producer.publish(message)
+    consumer = Consumer(topic, port=first.port)
+    consumer.connect()
+    acknowledged = [consumer.fetch(10) for _ in range(5)]
+    held = consumer.fetch(10)
+    assert [*acknowledged, held] == messages[:6]
+    first.kill()
+    consumer.abort()
+    second = start_server(broker, port=first.port)
+    with Consumer(topic, port=second.port) as again:
+        found = [again.fetch(BACK) for _ in messages[5:]]
+        assert sorted(map(str, found)) == sorted(messages[5:])
+        assert again.fetch(0.5) is None
+
+
+def test_two_servers_share_the_work(
+    start_server: Callable[..., ServerProcess], broker: dict[str, str], topic: str
+) -> None:
+    one, two = start_server(broker), start_server(broker)
+    with Producer(topic, port=one.port) as producer:
+        with Consumer(topic, port=two.port) as other, Consumer(topic, port=one.port) as near:
+            producer.publish("first")
+            assert other.fetch(10) == "first"
+            # A server takes no message that none of its clients waits for.
+            producer.publish("second")
+            assert near.fetch(10) == "second"
+            producer.publish("third")
+            assert other.fetch(10) == "third"
