@@ -39,6 +39,8 @@ def make_app(settings: Settings) -> Celery:
     if os.environ.get("CELERY_BROKER_URL"):
         config = Config(queues, **options)
     else:
+        if os.environ.get("CELERY_RESULT_BACKEND"):
+            options["result_backend"] = os.environ["CELERY_RESULT_BACKEND"]
         config = Config.local(queues, FOLDER, **options)
     app.config_from_object(config)
     if driver_type(app) == "sqs" and "visibility_timeout" not in os.environ.get(

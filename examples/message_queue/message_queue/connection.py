@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 MAX_INBOX = 32
 #: Seconds that a client has to read the last answer before its connection is cut.
 LINGER = 5.0
+#: Bytes that are read and dropped meanwhile, at most.
+MOST_DROPPED = 16 * 1024 * 1024
 #: Seconds after which a silent client is probed, between probes, and how many go unanswered.
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
@@ -77,6 +79,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_closing:
+            self._dropped += len(data)
+            if self._dropped > MOST_DROPPED:
+                self._transport.abort()
             return
         try:
             if self._hello is None:
@@ -115,6 +120,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     _is_stuck = False
+    _dropped = 0
 
     def _end(self) -> None:
         self._has_ended = True
@@ -264,13 +270,17 @@ class Connection(asyncio.Protocol):
         if self._is_closing:
             return
         self._is_closing = True
+        self._loop.call_later(LINGER, self._transport.abort)
         if self._has_ended:
             self._transport.close()
-        else:
+            return
+        try:
             self._transport.write_eof()
-            if self._is_paused:
-                self._transport.resume_reading()
-        self._loop.call_later(LINGER, self._transport.abort)
+        except OSError:  # the client has cut the connection
+            self._transport.abort()
+            return
+        if self._is_paused:
+            self._transport.resume_reading()
 
 
 def _unknown(reason: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 from kombu import Queue
 from kombu.exceptions import OperationalError
 
+from .amqp_buffer import Buffer, buffer, read_all
 from .application import driver_type, publish, queue_of
 from .errors import PublishError
 from .retries import Backoff
@@ -70,7 +72,9 @@ class Publisher:
         self._is_amqp = driver_type(app) == "amqp"
         self._connection: Any = None
         self._channel: Any = None
+        self._buffer = Buffer(None, None)
         self._producer: Any = None
+        self._poll: Any = None
         self._sequence = 0
         self._errors: tuple[type[BaseException], ...] = (OSError, OperationalError)
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
@@ -130,10 +134,17 @@ class Publisher:
             *(OSError, OperationalError),
         )
         connection.connect()
+        if self._is_amqp:
+            self._buffer = buffer(connection)
+            # py-amqp would look for word of a blocked connection before each publish.
+            properties = connection.connection.client_properties
+            properties.get("capabilities", {}).pop("connection.blocked", None)
         self._channel = channel = connection.channel()
         self._producer = app.amqp.Producer(channel)
         self._sequence = 0
         if self._is_amqp:
+            self._poll = select.poll()
+            self._poll.register(connection.connection.sock, select.POLLIN)
             channel.confirm_select()
             channel.events["basic_ack"].add(self._on_ack)
             channel.events["basic_nack"].add(self._on_nack)
@@ -186,10 +197,16 @@ class Publisher:
         return queue
 
     def _drain(self, timeout: float) -> None:
-        try:
-            self._connection.drain_events(timeout=timeout)
-        except TimeoutError:
-            self._connection.heartbeat_check()
+        self._buffer.flush()
+        if self._is_ready(timeout):
+            read_all(self._connection, self._buffer)
+        self._connection.heartbeat_check()
+
+    def _is_ready(self, timeout: float) -> bool:
+        """Whether the broker has said something, after ``timeout`` seconds at most."""
+        if self._buffer.has_more:
+            return True
+        return bool(self._poll.poll(timeout * 1000))
 
     def _on_ack(self, delivery_tag: int, multiple: bool) -> None:
         self._finish(self._tags(delivery_tag, multiple))

@@ -8,7 +8,8 @@ import os
 import resource
 import time
 from collections import Counter
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from .application import driver_type, make_app
 from .broker import Broker
@@ -19,10 +20,15 @@ from .protocol import CONSUMER, PRODUCER
 from .settings import Settings
 from .topics import check_topic
 
+if TYPE_CHECKING:
+    from .record import Recorder
+
 logger = logging.getLogger(__name__)
 
 #: Files that the process needs beside its clients' sockets.
 RESERVED_FILES = 64
+#: Seconds that a stop waits for the rows of ``MQ_RECORD``.
+RECORD_TIMEOUT = 10.0
 #: New connections that the system keeps until they are accepted.
 BACKLOG = 1024
 
@@ -48,6 +54,11 @@ class Server:
         self._started = time.time()
         self._server: asyncio.Server | None = None
         self.broker: Broker
+        self._recorder: Recorder | None = None
+        if settings.record:
+            from .record import Recorder, database_url  # SQLAlchemy: only who records pays for it
+
+            self._recorder = Recorder(database_url(self.app))
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port, which the system chooses where ``port`` is 0.
@@ -67,6 +78,8 @@ class Server:
             lambda: Connection(self), host, port, backlog=BACKLOG
         )
         self.broker.start()
+        if self._recorder is not None:
+            self._recorder.start()
         chosen = int(self._server.sockets[0].getsockname()[1])
         logger.info("Listening on %s:%d", host, chosen)
         return chosen
@@ -76,6 +89,8 @@ class Server:
         if self._server is not None:
             self._server.close()
         await self.broker.stop_publishing()
+        if self._recorder is not None:
+            await asyncio.to_thread(self._recorder.stop, RECORD_TIMEOUT)
         await asyncio.sleep(0.05)  # the last answers
         for connection in list(self._connections):
             connection.abort()
@@ -122,12 +137,23 @@ class Server:
             text = body.decode()
         except UnicodeDecodeError as error:
             raise PublishError(f"the message is no UTF-8 at byte {error.start}") from None
-        await self.broker.publish(topic, text)
+        message_id = await self.broker.publish(topic, text)
         self.counts["published"] += 1
+        if self._recorder is not None:
+            await self._record(message_id, topic, text, is_consumed=False)
 
     async def note_consumed(self, lease: Lease) -> None:
-        """A consumer has acknowledged a message."""
+        """A consumer acknowledges a message; before the broker hears of it."""
         self.counts["acknowledged"] += 1
+        if self._recorder is not None:
+            await self._record(lease.id, lease.topic, lease.body, is_consumed=True)
+
+    async def _record(self, message_id: str, topic: str, body: str, is_consumed: bool) -> None:
+        assert self._recorder is not None  # noqa: S101
+        written = asyncio.Event()
+        done = partial(asyncio.get_running_loop().call_soon_threadsafe, written.set)
+        self._recorder.add(message_id, topic, body, is_consumed, done)
+        await written.wait()
 
     # -- for people
 

@@ -53,6 +53,19 @@ def _fail(message: str) -> Any:
 
 
 @pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Waits for a condition."""
+
+    def wait(is_so: Callable[[], Any], what: str, timeout: float = 20) -> None:
+        deadline = time.monotonic() + timeout
+        while not is_so():
+            assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}"
+            time.sleep(0.05)
+
+    return wait
+
+
+@pytest.fixture
 def topic() -> str:
     """A topic of this test."""
     return f"t{uuid.uuid4().hex}"

@@ -16,6 +16,7 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
+from ..amqp_buffer import Buffer, buffer, read_all
 from ..application import queue_of
 from .base import Delivery, Receive, Source, connect
 
@@ -30,6 +31,7 @@ class AmqpSource(Source):
         super().__init__(app, receive)
         self._connection: Any = None
         self._channel: Any = None
+        self._buffer = Buffer(None, None)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -43,6 +45,7 @@ class AmqpSource(Source):
         app = self.app
         self._connection = app.connection_for_read(heartbeat=app.conf.broker_heartbeat)
         self.errors = connect(self._connection)
+        self._buffer = buffer(self._connection)
         self._channel = self._connection.channel()
         self._channel.basic_qos(0, 1, False)
         self._queues.clear()
@@ -109,15 +112,15 @@ class AmqpSource(Source):
 
     def poll(self, timeout: float) -> None:
         connection = self._connection
-        ready = {fd for fd, _ in self._poll.poll(timeout * 1000)}
+        self._buffer.flush()
+        has_more = self._buffer.has_more  # read along with the answer to a declaration
+        ready = {fd for fd, _ in self._poll.poll(0 if has_more else timeout * 1000)}
         if self._wake_read in ready:
             with suppress(BlockingIOError):
                 os.read(self._wake_read, 4096)
             ready.discard(self._wake_read)
-        if ready:
-            with suppress(TimeoutError):
-                while True:
-                    connection.drain_events(timeout=0)
+        if ready or has_more:
+            read_all(connection, self._buffer)
         if monotonic() >= self._heartbeat_due:
             connection.heartbeat_check()
             self._heartbeat_due = monotonic() + HEARTBEAT_CHECK
