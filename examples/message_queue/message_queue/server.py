@@ -8,7 +8,6 @@ import os
 import resource
 import time
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .application import driver_type, make_app
@@ -150,8 +149,12 @@ class Server:
 
     async def _record(self, message_id: str, topic: str, body: str, is_consumed: bool) -> None:
         assert self._recorder is not None  # noqa: S101
-        written = asyncio.Event()
-        done = partial(asyncio.get_running_loop().call_soon_threadsafe, written.set)
+        loop, written = asyncio.get_running_loop(), asyncio.Event()
+
+        def done() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(written.set)
+
         self._recorder.add(message_id, topic, body, is_consumed, done)
         await written.wait()
 

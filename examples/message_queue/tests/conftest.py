@@ -1,7 +1,8 @@
 """Fixtures: a server on each kind of broker, and a client that knows nothing but the protocol.
 
-RabbitMQ, PostgreSQL and Redis are those of TEST_RABBITMQ_URL, TEST_POSTGRES_URL and TEST_REDIS_URL,
-else those on the standard ports; SQS is moto's server. A missing one fails the test with what to do.
+RabbitMQ, PostgreSQL and Redis are those of TEST_RABBITMQ_URL, TEST_POSTGRES_URL and
+TEST_REDIS_URL, else those on the standard ports; SQS is moto's server. A missing one fails the
+test with what to do.
 """
 
 from __future__ import annotations
@@ -38,14 +39,16 @@ TAIL = hashlib.sha256(TAIL_SECRET.encode()).hexdigest().encode()
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Nothing of the environment of whoever runs the tests."""
     for name in list(os.environ):
         if name.startswith(FOREIGN):
             monkeypatch.delenv(name)
     monkeypatch.setenv("MQ_HEAD_SECRET", HEAD_SECRET)
     monkeypatch.setenv("MQ_TAIL_SECRET", TAIL_SECRET)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
 
 
 def _fail(message: str) -> Any:

@@ -104,13 +104,8 @@ def test_any_split_of_a_handshake(
     assert callable(write)
     stream = write({"type": "PRODUCER", "topic": topic}).encode() + rest
     reader = HandshakeReader()
-    parts = cut(stream, places)
-    while parts:
-        found = reader.feed(parts.pop(0))
-        if found is not None:
-            break
-    assert found is not None
-    handshake, after = found
+    parts = iter(cut(stream, places))
+    handshake, after = next(found for found in map(reader.feed, parts) if found is not None)
     assert handshake == Handshake("PRODUCER", topic)
     assert after + b"".join(parts) == rest
 

@@ -27,11 +27,11 @@ def test_a_client_written_by_hand(
     producer, consumer = wire(embedded.port, by_byte), wire(embedded.port, by_byte)
     producer.hello("PRODUCER", topic)
     consumer.hello("CONSUMER", topic, json.dumps({"topic": topic, "type": "CONSUMER"}))
-    for message in (b"one", "zwei\n drei ".encode(), b"UNKNOWN_WORD"):
+    for message in (b"one", b"zwei\n drei ", b"UNKNOWN_WORD"):
         assert producer.ask(message) == b"ACKNOWLEDGED"
     assert consumer.ask(b"FETCH") == b"one"
     assert consumer.ask(b"HELLO") == b"UNKNOWN_WORD"
-    assert consumer.ask(b"FETCH") == "zwei\n drei ".encode()
+    assert consumer.ask(b"FETCH") == b"zwei\n drei "
     assert consumer.ask(b"FETCH") == b"UNKNOWN_WORD"
     for client in (producer, consumer):
         assert client.ask(b"SHUTDOWN") == b"CLOSE_CON"

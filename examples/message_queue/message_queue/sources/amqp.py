@@ -125,6 +125,9 @@ class AmqpSource(Source):
             connection.heartbeat_check()
             self._heartbeat_due = monotonic() + HEARTBEAT_CHECK
 
+    def notify(self, topic: str) -> None:
+        """The broker sends it without being asked."""
+
     def wake(self) -> None:
         with suppress(BlockingIOError):
             os.write(self._wake_write, b"\0")

@@ -62,7 +62,7 @@ class Source(ABC):
 
     @abstractmethod
     def discard(self, delivery: Delivery) -> None:
-        """Refuse a delivery for good (to a dead-letter exchange, if there is one); go on waiting."""
+        """Refuse a delivery for good, to a dead-letter exchange if there is one; go on waiting."""
 
     @abstractmethod
     def flush(self) -> None:
@@ -76,6 +76,7 @@ class Source(ABC):
     def wake(self) -> None:
         """End a :meth:`poll` early; from any thread."""
 
+    @abstractmethod
     def notify(self, topic: str) -> None:
         """A message of ``topic`` was published by this process; from any thread."""
 
