@@ -17,8 +17,10 @@ from .topics import MESSAGE, queue_name
 FOLDER = ".workertoolbox"
 #: JSON of one byte of UTF-8, at worst: ``\u0000``.
 LARGEST_ESCAPE = 6
-#: Seconds that Amazon SQS hides a message, unless its server asks for more.
-SQS_VISIBILITY_TIMEOUT = 60
+TRANSPORT_OPTIONS = "CELERY_BROKER_TRANSPORT_OPTIONS"
+#: Seconds after which a broker hands out again what a client holds, where nobody has set it. On
+#: SQS a server that lives extends it; the embedded broker knows by itself who is dead.
+VISIBILITY_TIMEOUTS = {"sqs": 60, "embedded": 7 * 86_400}
 
 
 def make_app(settings: Settings) -> Celery:
@@ -43,11 +45,9 @@ def make_app(settings: Settings) -> Celery:
             options["result_backend"] = os.environ["CELERY_RESULT_BACKEND"]
         config = Config.local(queues, FOLDER, **options)
     app.config_from_object(config)
-    if driver_type(app) == "sqs" and "visibility_timeout" not in os.environ.get(
-        "CELERY_BROKER_TRANSPORT_OPTIONS", ""
-    ):
-        # What a killed server held comes back then. A server that lives extends it.
-        config.broker_transport_options["visibility_timeout"] = SQS_VISIBILITY_TIMEOUT
+    timeout = VISIBILITY_TIMEOUTS.get(driver_type(app))
+    if timeout and "visibility_timeout" not in os.environ.get(TRANSPORT_OPTIONS, ""):
+        config.broker_transport_options["visibility_timeout"] = timeout
     return app
 
 

@@ -48,7 +48,7 @@ class Control:
         """
         folder = self._path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
+        if not _is_ours(folder):
             raise MessageQueueError(f"{folder} belongs to another user: set XDG_RUNTIME_DIR")
         # Whoever has the port is the server: a file that is there is of a dead one.
         self._path.unlink(missing_ok=True)
@@ -67,16 +67,23 @@ class Control:
             self._path.unlink(missing_ok=True)
 
 
+def _is_ours(folder: Path) -> bool:
+    return folder.stat().st_uid == os.getuid()
+
+
 def ask_status(port: int) -> dict[str, Any]:
     """The state of the server on ``port`` of this machine.
 
     Raises:
         NotRunningError: there is none, or another user's.
     """
+    path = socket_path(port)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(TIMEOUT)
         try:
-            sock.connect(str(socket_path(port)))
+            if not _is_ours(path.parent):
+                raise OSError("another user's")
+            sock.connect(str(path))
             answer = b"".join(iter(lambda: sock.recv(65_536), b""))
             found = json.loads(answer)
         except (OSError, ValueError):

@@ -160,7 +160,8 @@ class Feed:
     def _resume(self) -> None:
         for topic, waiting in list(self._waiting.items()):
             for _ in range(waiting):
-                self._add(topic)
+                if topic in self._waiting:  # else it was refused
+                    self._add(topic)
 
     def _add(self, topic: str) -> None:
         try:

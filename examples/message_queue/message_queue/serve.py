@@ -26,10 +26,10 @@ async def _serve(settings: Settings, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     server = Server(settings)
-    port = await server.start(host, port)
-    control = Control(port, server.status)
+    control = Control(await server.bind(host, port), server.status)
     try:
         await control.start()
+        await server.start()
         await stopping.wait()
     finally:
         await server.stop()

@@ -59,8 +59,8 @@ class Server:
 
             self._recorder = Recorder(database_url(self.app))
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; the port, which the system chooses where ``port`` is 0.
+    async def bind(self, host: str, port: int) -> int:
+        """Take the address; the port, which the system chooses where ``port`` is 0.
 
         Raises:
             SettingsError: the secrets are the defaults, and others than this machine could come.
@@ -74,14 +74,20 @@ class Server:
         self.broker = Broker(self.app, self.settings.publish_timeout, self.framing)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Connection(self), host, port, backlog=BACKLOG
+            lambda: Connection(self), host, port, backlog=BACKLOG, start_serving=False
         )
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Connect to the broker, in the background, and let clients in."""
+        if self._server is None:
+            raise RuntimeError("call bind() first")
         self.broker.start()
         if self._recorder is not None:
             self._recorder.start()
-        chosen = int(self._server.sockets[0].getsockname()[1])
-        logger.info("Listening on %s:%d", host, chosen)
-        return chosen
+        await self._server.start_serving()
+        for sock in self._server.sockets:
+            logger.info("Listening on %s:%d", *sock.getsockname()[:2])
 
     async def stop(self) -> None:
         """Let no more clients in, finish what is on its way, put back what clients hold."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from message_queue import Consumer, Producer
+import pytest
+from kombu import Connection as BrokerConnection
+from message_queue import Consumer, Producer, PublishError
 from message_queue.processes import ServerProcess
 
 #: Seconds until what a killed server held is back: a test's visibility timeout, and a look.
@@ -77,6 +79,59 @@ def test_a_killed_server_loses_nothing(
         found = [again.fetch(BACK) for _ in messages[5:]]
         assert sorted(map(str, found)) == sorted(messages[5:])
         assert again.fetch(0.5) is None
+
+
+def test_a_queue_that_is_another(
+    start_server: Callable[..., ServerProcess],
+    rabbitmq: dict[str, str],
+    topic: str,
+    wire: Callable[..., Any],
+) -> None:
+    server = start_server(rabbitmq)
+    with BrokerConnection(rabbitmq["CELERY_BROKER_URL"]) as connection:
+        connection.channel().queue_declare(f"mq.{topic}", durable=False, auto_delete=False)
+        with Producer(topic, port=server.port) as producer:
+            with pytest.raises(PublishError, match="the broker refuses this topic"):
+                producer.publish("never")
+        consumer = Consumer(topic, port=server.port)
+        consumer.connect()
+        with pytest.raises(ConnectionError):
+            consumer.fetch(10)
+        consumer.abort()
+        connection.channel().queue_delete(f"mq.{topic}")
+        with Producer(topic, port=server.port) as producer:
+            producer.publish("one")
+        with Consumer(topic, port=server.port) as consumer:
+            assert consumer.fetch(10) == "one"
+
+
+def test_quorum_queues(
+    start_server: Callable[..., ServerProcess], rabbitmq: dict[str, str], topic: str
+) -> None:
+    server = start_server({**rabbitmq, "CELERY_QUEUE_TYPE": "quorum"})
+    with Producer(topic, port=server.port) as producer:
+        for number in range(10):
+            producer.publish(str(number))
+    with Consumer(topic, port=server.port) as consumer:
+        assert [consumer.fetch(10) for _ in range(10)] == list(map(str, range(10)))
+
+
+def test_what_a_stranger_has_put_there(
+    start_server: Callable[..., ServerProcess],
+    rabbitmq: dict[str, str],
+    topic: str,
+    wait_until: Callable[..., None],
+) -> None:
+    server = start_server(rabbitmq)
+    with Producer(topic, port=server.port) as producer:
+        producer.publish("one")
+        with BrokerConnection(rabbitmq["CELERY_BROKER_URL"]) as connection:
+            connection.Producer().publish({"not": "ours"}, routing_key=f"mq.{topic}")
+        producer.publish("two")
+    with Consumer(topic, port=server.port) as consumer:
+        assert [consumer.fetch(10), consumer.fetch(10)] == ["one", "two"]
+        assert consumer.fetch(0.3) is None
+    assert "is refused: it is no message of a topic" in server.log.read_text()
 
 
 def test_two_servers_share_the_work(

@@ -223,6 +223,25 @@ def test_a_client_keeps_its_message_while_the_broker_is_away(
         assert again.fetch(1) is None
 
 
+def test_what_is_acknowledged_while_the_broker_is_away(
+    start_server: Callable[..., ServerProcess],
+    relay: Relay,
+    rabbitmq: dict[str, str],
+    topic: str,
+) -> None:
+    server = start_server(rabbitmq)
+    with Producer(topic, port=server.port) as producer:
+        producer.publish("one")
+        with Consumer(topic, port=server.port) as consumer:
+            assert consumer.fetch(10) == "one"
+            relay.is_open = False
+            relay.cut()
+            assert consumer.fetch(1) is None  # acknowledges, and the broker does not hear it
+            relay.is_open = True
+            producer.publish("two")
+            assert consumer.fetch(20) == "two"
+
+
 def test_no_broker_at_all(start_server: Callable[..., ServerProcess], topic: str) -> None:
     server = start_server(
         {"CELERY_BROKER_URL": "amqp://guest:secret@127.0.0.1:9//", "MQ_PUBLISH_TIMEOUT": "0.5"}

@@ -16,13 +16,12 @@ from typing import Any
 import redis as redis_client
 from kombu.utils.json import loads
 
-from .base import Delivery
+from .base import Delivery, Receive
 from .virtual import VirtualSource
 
-#: Seconds for which a taken message is its server's, after the server said so last.
-LEASE = 15
-#: Seconds between two times that a server says so, and looks for what dead servers left.
-RENEWAL = 5.0
+#: Seconds for which a taken message is its server's, after the server said so last: no more than
+#: this, and no more than the transport option ``visibility_timeout``.
+LONGEST_LEASE = 15
 
 #: KEYS: queue, taken messages by tag, their leases' ends by tag. ARGV: tag, seconds.
 TAKE = """
@@ -64,23 +63,29 @@ class RedisSource(VirtualSource):
 
     _client: Any = None
 
-    def open(self) -> None:
+    def __init__(self, app: Any, receive: Receive) -> None:
+        super().__init__(app, receive)
         self._taken: dict[str, str] = {}  # tag -> queue
-        self._recovery_due = 0.0
+        self._lease = LONGEST_LEASE
+        self._renewal_due = 0.0
+
+    def open(self) -> None:
+        self._taken.clear()
         super().open()
+        self._lease = max(1, min(LONGEST_LEASE, int(self.channel.visibility_timeout)))
         # kombu's own client puts the key prefix before the first key of a script alone.
         self._client = redis_client.Redis(connection_pool=self.channel.pool)
         self._prefix = self.channel.global_keyprefix or ""
 
     def close(self) -> None:
         with suppress(*self.errors):
-            for tag, queue in list(self.__dict__.get("_taken", {}).items()):
+            for tag, queue in reversed(list(self._taken.items())):  # the oldest is next then
                 self._put_back(queue, tag)
         super().close()
 
     def take(self, queue: str) -> Any:
         tag = uuid.uuid4().hex
-        raw = self._client.eval(TAKE, 3, *self._keys(queue), tag, LEASE)
+        raw = self._client.eval(TAKE, 3, *self._keys(queue), tag, self._lease)
         if raw is None:
             return None
         self._taken[tag] = queue
@@ -104,16 +109,14 @@ class RedisSource(VirtualSource):
     def recover(self) -> None:
         if monotonic() < self._renewal_due:
             return
-        self._renewal_due = monotonic() + RENEWAL
+        self._renewal_due = monotonic() + self._lease / 3
         tags: dict[str, list[str]] = {}
         for tag, queue in self._taken.items():
             tags.setdefault(queue, []).append(tag)
         for queue, mine in tags.items():
-            self._client.eval(RENEW, 3, *self._keys(queue), LEASE, *mine)
+            self._client.eval(RENEW, 3, *self._keys(queue), self._lease, *mine)
         for queue in self.queues.values():
             self._client.eval(RECOVER, 3, *self._keys(queue))
-
-    _renewal_due = 0.0
 
     def _keys(self, queue: str) -> tuple[str, str, str]:
         key = f"{self._prefix}{queue}"

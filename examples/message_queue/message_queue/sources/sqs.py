@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from .base import Delivery
+from .base import Delivery, Receive
 from .virtual import VirtualSource
 
 #: Each look is a request that is paid for: seconds between two of them, at most.
@@ -24,18 +24,23 @@ class SqsSource(VirtualSource):
 
     longest_pause = LONGEST_PAUSE
 
-    def open(self) -> None:
+    def __init__(self, app: Any, receive: Receive) -> None:
+        super().__init__(app, receive)
         self._held: dict[str, Any] = {}  # delivery tag -> message
+        self._hidden = 0
+
+    def open(self) -> None:
+        self._held.clear()
         super().open()
         self.errors = (*self.errors, BotoCoreError, ClientError)
         self._hidden = max(1, int(self.channel.visibility_timeout))
         self._renewal_due = 0.0
 
     def close(self) -> None:
-        for message in list(self.__dict__.get("_held", {}).values()):
+        for message in list(self._held.values()):
             with suppress(*self.errors):
                 self._show(message)
-        self._held = {}
+        self._held.clear()
         super().close()
 
     def take(self, queue: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -15,6 +15,8 @@ from .base import Delivery, Receive, Source, connect
 #: process publishes is looked for at once.
 SHORTEST_PAUSE = 0.005
 LONGEST_PAUSE = 0.05
+#: With more topics than this the longest pause is longer in proportion.
+TOPICS_PER_PAUSE = 50
 #: Seconds between two looks for messages of dead processes.
 RECOVERY = 1.0
 
@@ -31,6 +33,9 @@ class VirtualSource(Source):
         self._woken = threading.Event()
         self._pause = SHORTEST_PAUSE
         self._recovery_due = 0.0
+        self._scan_due = 0.0
+        #: Topics to look at now: one more client waits there, or a message was published.
+        self._due: deque[str] = deque()
         self.waiting: Counter[str] = Counter()
         self.queues: dict[str, str] = {}
 
@@ -56,7 +61,7 @@ class VirtualSource(Source):
             queue(self.channel).declare()
             self.queues[topic] = queue.name
         self.waiting[topic] += 1
-        self._pause = SHORTEST_PAUSE
+        self._due.append(topic)
 
     def remove(self, topic: str) -> None:
         self.waiting[topic] -= 1
@@ -84,17 +89,26 @@ class VirtualSource(Source):
         """Nothing is under way: each call returns when it is done."""
 
     def poll(self, timeout: float) -> None:
-        found = sum([self._take_all(topic) for topic in list(self.waiting)])
-        if monotonic() >= self._recovery_due:
-            self._recovery_due = monotonic() + RECOVERY
+        now = monotonic()
+        if now >= self._recovery_due:
+            self._recovery_due = now + RECOVERY
             self.recover()
+        is_scan = now >= self._scan_due
+        topics = set(self.waiting) if is_scan else set()
+        while self._due:
+            topics.add(self._due.popleft())
+        found = sum([self._take_all(topic) for topic in topics])
         if found:
             self._pause = SHORTEST_PAUSE
-            return
-        if self.waiting:
-            timeout = min(timeout, self._pause)
-            self._pause = min(self._pause * 1.5, self.longest_pause)
-        self._woken.wait(timeout)
+        if is_scan:
+            self._scan_due = now + self._pause
+            # Each topic that is waited for is a question to the broker.
+            longest = self.longest_pause * max(1.0, len(topics) / TOPICS_PER_PAUSE)
+            self._pause = min(self._pause * 1.5, longest)
+        if not self._due and not found:
+            if self.waiting:
+                timeout = min(timeout, max(0.0, self._scan_due - now))
+            self._woken.wait(timeout)
         self._woken.clear()
 
     def _take_all(self, topic: str) -> int:
@@ -121,5 +135,6 @@ class VirtualSource(Source):
         self._woken.set()
 
     def notify(self, topic: str) -> None:
-        if topic in self.queues:
+        if topic in self.waiting:
+            self._due.append(topic)
             self._woken.set()
