@@ -59,7 +59,7 @@ def _fail(message: str) -> Any:
 def wait_until() -> Callable[..., None]:
     """Waits for a condition."""
 
-    def wait(is_so: Callable[[], Any], what: str, timeout: float = 20) -> None:
+    def wait(is_so: Callable[[], Any], what: str, timeout: float = 60) -> None:
         deadline = time.monotonic() + timeout
         while not is_so():
             assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}"
@@ -103,7 +103,7 @@ class Wire:
         self.say(body)
         return self.hear()
 
-    def hear(self, timeout: float = 20) -> bytes:
+    def hear(self, timeout: float = 40) -> bytes:
         """The next frame's body."""
         self.socket.settimeout(timeout)
         while TAIL not in self.buffer:
@@ -125,7 +125,7 @@ class Wire:
         found, self.buffer = self.buffer[:size], self.buffer[size:]
         return found
 
-    def is_closed(self, timeout: float = 10) -> bool:
+    def is_closed(self, timeout: float = 30) -> bool:
         """Whether the server closes the connection, with nothing more to say."""
         self.socket.settimeout(timeout)
         try:

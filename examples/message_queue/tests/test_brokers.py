@@ -20,7 +20,7 @@ def test_first_in_first_out(server: ServerProcess, topic: str) -> None:
         for message in messages:
             producer.publish(message)
     with Consumer(topic, port=server.port) as consumer:
-        assert [consumer.fetch(10) for _ in messages] == messages
+        assert [consumer.fetch(30) for _ in messages] == messages
         assert consumer.fetch(0.3) is None
 
 
@@ -28,7 +28,7 @@ def test_a_fetch_waits_for_a_message(server: ServerProcess, topic: str) -> None:
     with Consumer(topic, port=server.port) as consumer, Producer(topic, port=server.port) as one:
         assert consumer.fetch(0.3) is None
         one.publish("late")
-        assert consumer.fetch(10) == "late"
+        assert consumer.fetch(30) == "late"
 
 
 def test_what_is_not_acknowledged_comes_back(server: ServerProcess, topic: str) -> None:
@@ -37,11 +37,11 @@ def test_what_is_not_acknowledged_comes_back(server: ServerProcess, topic: str) 
             producer.publish(message)
     breaking = Consumer(topic, port=server.port)
     breaking.connect()
-    assert breaking.fetch(10) == "one"
-    assert breaking.fetch(10) == "two"
+    assert breaking.fetch(30) == "one"
+    assert breaking.fetch(30) == "two"
     breaking.abort()
     with Consumer(topic, port=server.port) as consumer:
-        assert sorted(str(consumer.fetch(10)) for _ in range(2)) == ["three", "two"]
+        assert sorted(str(consumer.fetch(30)) for _ in range(2)) == ["three", "two"]
         assert consumer.fetch(0.3) is None
 
 
@@ -69,8 +69,8 @@ def test_a_killed_server_loses_nothing(
             producer.publish(message)
     consumer = Consumer(topic, port=first.port)
     consumer.connect()
-    acknowledged = [consumer.fetch(10) for _ in range(5)]
-    held = consumer.fetch(10)
+    acknowledged = [consumer.fetch(30) for _ in range(5)]
+    held = consumer.fetch(30)
     assert [*acknowledged, held] == messages[:6]
     first.kill()
     consumer.abort()
@@ -96,13 +96,13 @@ def test_a_queue_that_is_another(
         consumer = Consumer(topic, port=server.port)
         consumer.connect()
         with pytest.raises(ConnectionError):
-            consumer.fetch(10)
+            consumer.fetch(30)
         consumer.abort()
         connection.channel().queue_delete(f"mq.{topic}")
         with Producer(topic, port=server.port) as producer:
             producer.publish("one")
         with Consumer(topic, port=server.port) as consumer:
-            assert consumer.fetch(10) == "one"
+            assert consumer.fetch(30) == "one"
 
 
 def test_quorum_queues(
@@ -113,7 +113,7 @@ def test_quorum_queues(
         for number in range(10):
             producer.publish(str(number))
     with Consumer(topic, port=server.port) as consumer:
-        assert [consumer.fetch(10) for _ in range(10)] == list(map(str, range(10)))
+        assert [consumer.fetch(30) for _ in range(10)] == list(map(str, range(10)))
 
 
 def test_what_a_stranger_has_put_there(
@@ -129,7 +129,7 @@ def test_what_a_stranger_has_put_there(
             connection.Producer().publish({"not": "ours"}, routing_key=f"mq.{topic}")
         producer.publish("two")
     with Consumer(topic, port=server.port) as consumer:
-        assert [consumer.fetch(10), consumer.fetch(10)] == ["one", "two"]
+        assert [consumer.fetch(30), consumer.fetch(30)] == ["one", "two"]
         assert consumer.fetch(0.3) is None
     assert "is refused: it is no message of a topic" in server.log.read_text()
 
@@ -141,9 +141,9 @@ def test_two_servers_share_the_work(
     with Producer(topic, port=one.port) as producer:
         with Consumer(topic, port=two.port) as other, Consumer(topic, port=one.port) as near:
             producer.publish("first")
-            assert other.fetch(10) == "first"
+            assert other.fetch(30) == "first"
             # A server takes no message that none of its clients waits for.
             producer.publish("second")
-            assert near.fetch(10) == "second"
+            assert near.fetch(30) == "second"
             producer.publish("third")
-            assert other.fetch(10) == "third"
+            assert other.fetch(30) == "third"

@@ -41,12 +41,12 @@ def test_a_block_that_fails_gives_its_message_back(embedded: ServerProcess, topi
         producer.publish("one")
     with pytest.raises(ZeroDivisionError):
         with Consumer(topic, port=embedded.port) as consumer:
-            assert consumer.fetch(10) == "one"
+            assert consumer.fetch(30) == "one"
             raise ZeroDivisionError
     with Consumer(topic, port=embedded.port) as consumer:
-        assert consumer.fetch(10) == "one"
+        assert consumer.fetch(30) == "one"
         consumer.put_back()
-        assert consumer.fetch(10) == "one"
+        assert consumer.fetch(30) == "one"
         consumer.acknowledge()
         with pytest.raises(PublishError, match="no message"):
             consumer.acknowledge()
@@ -61,7 +61,7 @@ def test_a_fetch_that_timed_out_loses_nothing(embedded: ServerProcess, topic: st
         producer.publish("late")
     impatient.close_socket()  # the message may be on its way: it is not acknowledged
     with Consumer(topic, port=embedded.port) as consumer:
-        assert consumer.fetch(10) == "late"
+        assert consumer.fetch(30) == "late"
 
 
 def test_a_client_connects_again(embedded: ServerProcess, topic: str) -> None:
@@ -107,9 +107,9 @@ def test_asyncio(embedded: ServerProcess, topic: str) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             await produce(0)
-            assert await consumer.fetch(10) == "0 0"
+            assert await consumer.fetch(30) == "0 0"
             await consumer.put_back()
-            assert await consumer.fetch(10) == "0 0"
+            assert await consumer.fetch(30) == "0 0"
             await consumer.acknowledge()
 
     asyncio.run(check())
@@ -181,14 +181,14 @@ def test_a_server_that_is_stopped_gives_back_what_clients_hold(
         producer.publish("one")
     consumer = Consumer(topic, port=server.port)
     consumer.connect()
-    assert consumer.fetch(10) == "one"
+    assert consumer.fetch(30) == "one"
     assert server.stop(number) == 0
     with pytest.raises((ConnectionError, OSError)):
         consumer.fetch(5)
     consumer.abort()
     server.start()
     with Consumer(topic, port=server.port) as again:
-        assert again.fetch(10) == "one"
+        assert again.fetch(30) == "one"
 
 
 def test_the_demonstration(tmp_path: Path) -> None:

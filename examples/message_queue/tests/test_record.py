@@ -59,7 +59,7 @@ def test_every_message_is_in_the_ledger(
             assert {task.queue for task in found} == {f"mq.{topic}"}
             assert list(ledger.unfinished(older_than=timedelta(0))) == []
         with Consumer(topic, port=server.port) as consumer:
-            assert [consumer.fetch(10) for _ in MESSAGES] == MESSAGES
+            assert [consumer.fetch(30) for _ in MESSAGES] == MESSAGES
     finally:
         assert monitor.stop() == 0
 
@@ -90,7 +90,7 @@ def test_a_row_of_each_message(
     shown = [message.replace("\0", "\u2400") for message in MESSAGES]
     assert [tuple(row) for row in rows()] == [(message, False, None) for message in shown]
     with Consumer(topic, port=server.port) as consumer:
-        assert [consumer.fetch(10) for _ in MESSAGES[:3]] == MESSAGES[:3]
+        assert [consumer.fetch(30) for _ in MESSAGES[:3]] == MESSAGES[:3]
         assert [bool(row.is_fetched) for row in rows()] == [True, True, False, False]
     assert [row.consumed_timestamp is not None for row in rows()] == [True, True, True, False]
     engine.dispose()

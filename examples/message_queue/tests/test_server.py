@@ -66,7 +66,7 @@ def test_a_client_that_says_all_and_hangs_up(
     assert client.hear() == b"ACKNOWLEDGED"
     assert client.is_closed()
     with Consumer(topic, port=embedded.port) as consumer:
-        assert consumer.fetch(10) == "last words"
+        assert consumer.fetch(30) == "last words"
 
 
 def test_shutdown_while_a_fetch_waits(embedded: ServerProcess, topic: str, wire: Connect) -> None:
@@ -78,7 +78,7 @@ def test_shutdown_while_a_fetch_waits(embedded: ServerProcess, topic: str, wire:
     with Producer(topic, port=embedded.port) as producer:
         producer.publish("for another")
     with Consumer(topic, port=embedded.port) as consumer:
-        assert consumer.fetch(10) == "for another"
+        assert consumer.fetch(30) == "for another"
 
 
 def test_a_waiting_consumer_that_vanishes(
@@ -93,7 +93,7 @@ def test_a_waiting_consumer_that_vanishes(
     with Producer(topic, port=embedded.port) as producer:
         producer.publish("still here")
     with Consumer(topic, port=embedded.port) as consumer:
-        assert consumer.fetch(10) == "still here"
+        assert consumer.fetch(30) == "still here"
         assert consumer.fetch(0.3) is None
 
 
@@ -157,7 +157,7 @@ def test_the_largest_message_and_one_byte_more(
     assert client.hear().startswith(b"UNKNOWN_WORD: a message is larger than 1000 bytes")
     assert client.is_closed()
     with Consumer(topic, port=server.port) as consumer:
-        assert consumer.fetch(10) == "ü" * 500
+        assert consumer.fetch(30) == "ü" * 500
         assert consumer.fetch(0.3) is None
 
 
@@ -199,7 +199,7 @@ def test_any_text_comes_out_as_it_went_in(embedded: ServerProcess, topic: str) -
             @given(st.text(st.characters(codec="utf-8"), max_size=200).filter("SHUTDOWN".__ne__))
             def check(message: str) -> None:
                 producer.publish(message)
-                assert consumer.fetch(10) == message
+                assert consumer.fetch(30) == message
 
             check()
 
@@ -223,7 +223,7 @@ def test_fuzzed_clients_disturb_nobody(embedded: ServerProcess, topic: str, wire
                 if dice.random() < 0.7:
                     client.close()
                 producer.publish(f"message {number}")
-                assert consumer.fetch(10) == f"message {number}"
+                assert consumer.fetch(30) == f"message {number}"
 
 
 def test_a_client_that_does_not_read(embedded: ServerProcess, topic: str, wire: Connect) -> None:
@@ -254,7 +254,7 @@ def test_many_idle_connections(embedded: ServerProcess, topic: str) -> None:
             with Consumer(topic, port=embedded.port) as consumer:
                 for number in range(20):
                     producer.publish(str(number))
-                    assert consumer.fetch(10) == str(number)
+                    assert consumer.fetch(30) == str(number)
     finally:
         for sock in idle:
             sock.close()
