@@ -96,9 +96,14 @@ class Connection(asyncio.Protocol):
         if self._error is not None or len(self._inbox) > MAX_INBOX:
             self._is_paused = True
             self._transport.pause_reading()
-        if self._inbox and self._inbox[0] == protocol.SHUTDOWN:
+        if self._is_leaving:
             self._give_up()
         self._wake()
+
+    @property
+    def _is_leaving(self) -> bool:
+        """Whether the client wants no message any more."""
+        return self._has_ended or bool(self._inbox and self._inbox[0] == protocol.SHUTDOWN)
 
     def eof_received(self) -> bool:
         self._end()
@@ -235,12 +240,16 @@ class Connection(asyncio.Protocol):
             await self._server.note_consumed(self._held)
         held, self._held = self._held, None
         waiter = self._waiter = self._server.broker.fetch(self.topic, held)
-        if self._has_ended or (self._inbox and self._inbox[0] == protocol.SHUTDOWN):
+        if self._is_leaving:
             self._give_up()
         try:
             self._held = await waiter
         finally:
             self._waiter = None
+        if self._held is not None and self._is_leaving:
+            # It came while the client's last word did: the client does not know of it.
+            held, self._held = self._held, None
+            self._server.broker.put_back(held)
         if self._held is not None:
             self._server.counts["fetched"] += 1
             self._send(self._held.body.encode())

@@ -12,7 +12,7 @@ from typing import Any
 from .errors import FetchError
 from .protocol import Framing
 from .publisher import REFUSALS
-from .retries import Backoff
+from .retries import Backoff, kind_of
 from .sources import Delivery, make_source
 from .topics import body_of
 
@@ -136,7 +136,7 @@ class Feed:
         expected = isinstance(error, self._source.errors)
         logger.warning(
             "The broker is away (%s); next attempt in %.1f s",
-            type(error).__name__,
+            kind_of(error),
             wait,
             exc_info=not expected,
         )
@@ -166,7 +166,7 @@ class Feed:
     def _add(self, topic: str) -> None:
         try:
             self._source.add(topic)
-        except self._source.errors as error:
+        except Exception as error:
             if not self._is_refusal(error):
                 raise
             logger.error("Topic %s cannot be read: %s", topic, error)
@@ -174,7 +174,12 @@ class Feed:
 
     def _is_refusal(self, error: BaseException) -> bool:
         """Whether the broker is there, and says no to this topic."""
-        return getattr(error, "code", None) in REFUSALS
+        source = self._source
+        return (
+            getattr(error, "code", None) in REFUSALS
+            or isinstance(error, source.refusals)
+            or not isinstance(error, source.errors)
+        )
 
     def _want(self, topic: str) -> None:
         self._waiting[topic] += 1
@@ -218,6 +223,8 @@ class Feed:
     def _receive(self, delivery: Delivery) -> None:
         topic, message = delivery.topic, delivery.message
         try:
+            if message.content_type != "application/json":
+                raise ValueError(f"it is {message.content_type!r}, which is not read")
             message_id, body = body_of(message.headers, message.payload)
             if not self._framing.can_carry(body.encode()):
                 raise ValueError("it contains TAIL")

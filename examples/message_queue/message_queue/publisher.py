@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from .amqp_buffer import Buffer, buffer, read_all
 from .application import driver_type, publish, queue_of
 from .errors import PublishError
-from .retries import Backoff
+from .retries import Backoff, kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Publisher:
                 wait = retry.next()
                 logger.warning(
                     "Publishing failed (%s); next attempt in %.1f s",
-                    type(error).__name__,
+                    kind_of(error),
                     wait,
                     exc_info=not isinstance(error, self._errors),
                 )
@@ -179,10 +179,11 @@ class Publisher:
             properties["MessageGroupId"] = queue.name  # one order for the topic
         try:
             publish(self._app, self._producer, queue, outgoing.id, outgoing.body, **properties)
-        except self._errors as error:
-            if getattr(error, "code", None) in REFUSALS:
+        except Exception as error:
+            if getattr(error, "code", None) in REFUSALS or not isinstance(error, self._errors):
+                # The broker is there and says no: to try again would stop all others.
                 del self._unconfirmed[self._sequence]
-                outgoing.done(PublishError(f"the broker refuses this topic: {error}"))
+                outgoing.done(PublishError(f"the broker refuses it: {error}"))
             raise
         outgoing.sent = True
         if not self._is_amqp:

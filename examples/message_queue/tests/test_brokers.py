@@ -91,7 +91,7 @@ def test_a_queue_that_is_another(
     with BrokerConnection(rabbitmq["CELERY_BROKER_URL"]) as connection:
         connection.channel().queue_declare(f"mq.{topic}", durable=False, auto_delete=False)
         with Producer(topic, port=server.port) as producer:
-            with pytest.raises(PublishError, match="the broker refuses this topic"):
+            with pytest.raises(PublishError, match="the broker refuses it"):
                 producer.publish("never")
         consumer = Consumer(topic, port=server.port)
         consumer.connect()

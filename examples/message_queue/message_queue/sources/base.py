@@ -35,6 +35,8 @@ class Source(ABC):
 
     #: What a lost connection raises.
     errors: tuple[type[BaseException], ...] = (OSError,)
+    #: Those that say no to one topic, where :meth:`add` raises them.
+    refusals: tuple[type[BaseException], ...] = ()
 
     def __init__(self, app: Any, receive: Receive) -> None:
         self.app = app

@@ -23,6 +23,7 @@ class SqsSource(VirtualSource):
     """Extends the time of what clients hold, as long as they hold it (Amazon: 12 hours at most)."""
 
     longest_pause = LONGEST_PAUSE
+    refusals = (ClientError,)
 
     def __init__(self, app: Any, receive: Receive) -> None:
         super().__init__(app, receive)
