@@ -9,43 +9,21 @@ from types import TracebackType
 from typing import TypeVar
 
 from . import protocol
-from .client import TIMEOUT
-from .dialogue import Dialogue
+from .endpoint import Endpoint
 from .errors import ConnectionClosedError, MessageQueueError
-from .protocol import Handshake
-from .settings import HOST, PORT
-from .topics import check_topic
 
 T = TypeVar("T")
 
 _CHUNK = 65_536
 
 
-class AsyncClient:
+class AsyncClient(Endpoint):
     """As :class:`~.client.Client`, with coroutines; an async context manager.
 
-    Args: those of :class:`~.client.Client`.
+    Args: those of :class:`~.endpoint.Endpoint`.
     """
 
-    TYPE = ""
-
-    def __init__(
-        self,
-        topic: str,
-        host: str = HOST,
-        port: int = PORT,
-        *,
-        timeout: float | None = TIMEOUT,
-        head_secret: str | None = None,
-        tail_secret: str | None = None,
-    ) -> None:
-        check_topic(topic)
-        self.topic = topic
-        self.host = host
-        self.port = port
-        self.timeout = timeout
-        self._dialogue = Dialogue(Handshake(self.TYPE, topic), head_secret, tail_secret)
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+    _streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def connect(self) -> None:
         """As :meth:`.client.Client.connect`."""

@@ -8,53 +8,21 @@ from time import monotonic
 from types import TracebackType
 
 from . import protocol
-from .dialogue import Dialogue
+from .endpoint import Endpoint
 from .errors import ConnectionClosedError, MessageQueueError
-from .protocol import Handshake
-from .settings import HOST, PORT
-from .topics import check_topic
 
-#: Seconds that a connection, or an answer, may take by default.
-TIMEOUT = 30.0
 _CHUNK = 65_536
 
 
-class Client:
+class Client(Endpoint):
     """A connection to the server; a context manager, which connects and closes.
 
     Not for several threads at a time: give each its own.
 
-    Args:
-        topic: its name.
-        host, port: where the server listens.
-        timeout: seconds that a connection or an answer may take; None: for ever.
-        head_secret, tail_secret: those of the server; default: ``MQ_HEAD_SECRET`` and
-            ``MQ_TAIL_SECRET`` of the environment, else the server's defaults.
-
-    Raises:
-        TopicError: the topic's name cannot be used.
-        SettingsError: a secret is empty, or both are the same.
+    Args: those of :class:`~.endpoint.Endpoint`.
     """
 
-    TYPE = ""
-
-    def __init__(
-        self,
-        topic: str,
-        host: str = HOST,
-        port: int = PORT,
-        *,
-        timeout: float | None = TIMEOUT,
-        head_secret: str | None = None,
-        tail_secret: str | None = None,
-    ) -> None:
-        check_topic(topic)
-        self.topic = topic
-        self.host = host
-        self.port = port
-        self.timeout = timeout
-        self._dialogue = Dialogue(Handshake(self.TYPE, topic), head_secret, tail_secret)
-        self._socket: socket.socket | None = None
+    _socket: socket.socket | None = None
 
     def connect(self) -> None:
         """Connect and shake hands; without effect where that is done.
