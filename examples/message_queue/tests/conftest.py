@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,14 @@ def sqs_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def rabbitmq(topic: str) -> Iterator[dict[str, str]]:
+def afterwards() -> Iterator[ExitStack]:
+    """What to do when the test's servers have ended: before, they would make it all again."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def rabbitmq(topic: str, afterwards: ExitStack) -> dict[str, str]:
     """Variables of a server on RabbitMQ, with an exchange and queues of this test."""
     url = os.environ.get("TEST_RABBITMQ_URL", RABBITMQ_URL)
     exchange, monitor = f"x-{topic}", f"monitor-{topic}"
@@ -185,19 +193,24 @@ def rabbitmq(topic: str) -> Iterator[dict[str, str]]:
             connection.ensure_connection(max_retries=1, interval_start=0.1)
         except Exception as error:  # Any: it says why there is none
             _fail(f"RabbitMQ at TEST_RABBITMQ_URL does not answer ({error}): start it")
-        yield {
-            "CELERY_BROKER_URL": url,
-            "CELERY_TASK_DEFAULT_EXCHANGE": exchange,
-            "CELERY_PLATFORM_QUEUE_NAME": monitor,
-        }
-        channel = connection.channel()
-        for queue in (monitor, f"mq.{topic}"):
-            channel.queue_delete(queue)
-        channel.exchange_delete(exchange)
+
+    def clean() -> None:
+        with BrokerConnection(url, connect_timeout=5) as connection:
+            channel = connection.channel()
+            for queue in (monitor, f"mq.{topic}"):
+                channel.queue_delete(queue)
+            channel.exchange_delete(exchange)
+
+    afterwards.callback(clean)
+    return {
+        "CELERY_BROKER_URL": url,
+        "CELERY_TASK_DEFAULT_EXCHANGE": exchange,
+        "CELERY_PLATFORM_QUEUE_NAME": monitor,
+    }
 
 
 @pytest.fixture
-def redis(topic: str) -> Iterator[dict[str, str]]:
+def redis(topic: str, afterwards: ExitStack) -> dict[str, str]:
     """Variables of a server on Redis, with a key prefix of this test."""
     from redis import Redis
 
@@ -208,12 +221,17 @@ def redis(topic: str) -> Iterator[dict[str, str]]:
             client.ping()
         except Exception as error:  # Any: it says why there is none
             _fail(f"Redis at TEST_REDIS_URL does not answer ({error}): start it")
-        yield {
-            "CELERY_BROKER_URL": url,
-            "CELERY_BROKER_TRANSPORT_OPTIONS": json.dumps(options),
-        }
-        for key in client.scan_iter(match=f"{prefix}*", count=1000):
-            client.delete(key)
+
+    def clean() -> None:
+        with Redis.from_url(url) as client:
+            for key in client.scan_iter(match=f"{prefix}*", count=1000):
+                client.delete(key)
+
+    afterwards.callback(clean)
+    return {
+        "CELERY_BROKER_URL": url,
+        "CELERY_BROKER_TRANSPORT_OPTIONS": json.dumps(options),
+    }
 
 
 @pytest.fixture
@@ -244,7 +262,7 @@ def broker(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+def start_server(tmp_path: Path, afterwards: ExitStack) -> Iterator[Callable[..., ServerProcess]]:
     """Starts servers with these variables."""
     made: list[ServerProcess] = []
 
