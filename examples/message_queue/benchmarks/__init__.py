@@ -1,0 +1,3 @@
+"""Measurements beside rivals: python -m benchmarks."""
+
+from __future__ import annotations

@@ -1,0 +1,241 @@
+"""The thread that publishes messages and waits for the broker's confirmations, many at a time."""
+
+from __future__ import annotations
+
+import logging
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from kombu import Queue
+from kombu.exceptions import OperationalError
+
+from .amqp_buffer import Buffer, buffer, read_all
+from .application import driver_type, publish, queue_of
+from .errors import PublishError
+from .retries import Backoff, kind_of
+
+logger = logging.getLogger(__name__)
+
+#: Messages that are on their way to the broker at a time, at most.
+UNCONFIRMED = 256
+#: Seconds of one wait for work, between two looks at the connection.
+IDLE_WAIT = 1.0
+#: Codes with which RabbitMQ says no to a declaration or a publish, and closes the channel.
+REFUSALS = frozenset({403, 404, 405, 406})
+#: Topics whose queues are remembered.
+REMEMBERED = 10_000
+
+
+@dataclass(slots=True, eq=False)
+class Outgoing:
+    """A message on its way to the broker."""
+
+    id: str
+    topic: str
+    body: str
+    #: When, on the monotonic clock, it is refused if it could not be sent by then.
+    deadline: float
+    #: Called in the thread, once, with None or with why it is not in the queue.
+    done: Callable[[PublishError | None], None]
+    #: Whether it was sent: then nobody knows whether it is in the queue, until it is confirmed.
+    sent: bool = False
+    #: The client has left.
+    abandoned: bool = False
+
+
+class Publisher:
+    """Publishes in order. A message is done when the broker has confirmed it.
+
+    Where the connection breaks, what is not confirmed is sent again, under the same id. The broker
+    may have both; a server that has shown the first keeps the second from its clients.
+
+    Args:
+        app: the Celery app.
+        published: called, in the thread, with the topics of what was confirmed.
+    """
+
+    def __init__(self, app: Any, published: Callable[[set[str]], None]) -> None:
+        self._app = app
+        self._published = published
+        self._outgoing: deque[Outgoing] = deque()
+        self._unconfirmed: dict[int, Outgoing] = {}
+        self._woken = threading.Event()
+        self._stopping = threading.Event()
+        self._queues: dict[str, Queue] = {}
+        self._is_sqs = driver_type(app) == "sqs"
+        self._is_amqp = driver_type(app) == "amqp"
+        self._connection: Any = None
+        self._channel: Any = None
+        self._buffer = Buffer(None, None)
+        self._producer: Any = None
+        self._poll: Any = None
+        self._sequence = 0
+        self._errors: tuple[type[BaseException], ...] = (OSError, OperationalError)
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+
+    # -- for the event loop
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End when all that is on its way is confirmed, or after ``timeout`` seconds."""
+        self._stopping.set()
+        self._woken.set()
+        self._thread.join(timeout)
+
+    def publish(self, outgoing: Outgoing) -> None:
+        """Take a message."""
+        self._outgoing.append(outgoing)
+        self._woken.set()
+
+    # -- in the thread
+
+    def _run(self) -> None:
+        retry = Backoff()
+        while not (self._stopping.is_set() and not self._outgoing):
+            try:
+                self._open()
+                retry.reset()
+                self._work()
+            except Exception as error:  # Any: a driver's surprise must not end this thread
+                wait = retry.next()
+                logger.warning(
+                    "Publishing failed (%s); next attempt in %.1f s",
+                    kind_of(error),
+                    wait,
+                    exc_info=not isinstance(error, self._errors),
+                )
+                self._close()
+                self._outgoing.extendleft(reversed(self._unconfirmed.values()))
+                self._unconfirmed.clear()
+                self._refuse_overdue()
+                self._stopping.wait(wait)
+                if self._stopping.is_set():
+                    break
+        self._close()
+
+    def _open(self) -> None:
+        app = self._app
+        # Confirmations are waited for here, for many messages at once.
+        options = {"confirm_publish": False, "max_retries": 0}
+        self._connection = connection = app.connection_for_write(
+            heartbeat=app.conf.broker_heartbeat, transport_options=options
+        )
+        self._errors = (
+            *(*connection.connection_errors, *connection.channel_errors),
+            *(OSError, OperationalError),
+        )
+        connection.connect()
+        if self._is_amqp:
+            self._buffer = buffer(connection)
+            # py-amqp would look for word of a blocked connection before each publish.
+            properties = connection.connection.client_properties
+            properties.get("capabilities", {}).pop("connection.blocked", None)
+        self._channel = channel = connection.channel()
+        self._producer = app.amqp.Producer(channel)
+        self._sequence = 0
+        if self._is_amqp:
+            self._poll = select.poll()
+            self._poll.register(connection.connection.sock, select.POLLIN)
+            channel.confirm_select()
+            channel.events["basic_ack"].add(self._on_ack)
+            channel.events["basic_nack"].add(self._on_nack)
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(*self._errors):
+                connection.release()
+
+    def _work(self) -> None:
+        while True:
+            self._woken.clear()
+            while self._outgoing and len(self._unconfirmed) < UNCONFIRMED:
+                self._send(self._outgoing.popleft())
+            if self._unconfirmed:
+                self._drain(IDLE_WAIT)
+            elif self._stopping.is_set() and not self._outgoing:
+                return
+            elif not self._woken.wait(IDLE_WAIT) and self._is_amqp:
+                self._drain(0.001)
+
+    def _send(self, outgoing: Outgoing) -> None:
+        if outgoing.abandoned and not outgoing.sent:
+            outgoing.done(PublishError("the client has left"))
+            return
+        self._sequence += 1
+        self._unconfirmed[self._sequence] = outgoing
+        properties = {}
+        queue = self._queue_of(outgoing.topic)
+        if self._is_sqs and queue.name.endswith(".fifo"):
+            properties["MessageGroupId"] = queue.name  # one order for the topic
+        try:
+            publish(self._app, self._producer, queue, outgoing.id, outgoing.body, **properties)
+        except Exception as error:
+            if getattr(error, "code", None) in REFUSALS or not isinstance(error, self._errors):
+                # The broker is there and says no: to try again would stop all others.
+                del self._unconfirmed[self._sequence]
+                outgoing.done(PublishError(f"the broker refuses it: {error}"))
+            raise
+        outgoing.sent = True
+        if not self._is_amqp:
+            self._finish([self._sequence])
+
+    def _queue_of(self, topic: str) -> Queue:
+        queue = self._queues.get(topic)
+        if queue is None:
+            if len(self._queues) >= REMEMBERED:
+                self._queues.clear()
+            queue = self._queues[topic] = queue_of(self._app, topic)
+        return queue
+
+    def _drain(self, timeout: float) -> None:
+        self._buffer.flush()
+        if self._is_ready(timeout):
+            read_all(self._connection, self._buffer)
+        self._connection.heartbeat_check()
+
+    def _is_ready(self, timeout: float) -> bool:
+        """Whether the broker has said something, after ``timeout`` seconds at most."""
+        if self._buffer.has_more:
+            return True
+        return bool(self._poll.poll(timeout * 1000))
+
+    def _on_ack(self, delivery_tag: int, multiple: bool) -> None:
+        self._finish(self._tags(delivery_tag, multiple))
+
+    def _on_nack(self, delivery_tag: int, multiple: bool) -> None:
+        error = PublishError("the broker did not take the message")
+        self._finish(self._tags(delivery_tag, multiple), error)
+
+    def _tags(self, delivery_tag: int, multiple: bool) -> list[int]:
+        return (
+            [tag for tag in self._unconfirmed if tag <= delivery_tag]
+            if multiple
+            else [delivery_tag]
+        )
+
+    def _finish(self, tags: list[int], error: PublishError | None = None) -> None:
+        finished = [self._unconfirmed.pop(tag) for tag in tags if tag in self._unconfirmed]
+        for outgoing in finished:
+            outgoing.done(error)
+        self._published({outgoing.topic for outgoing in finished})
+
+    def _refuse_overdue(self) -> None:
+        now = monotonic()
+        kept: deque[Outgoing] = deque()
+        while self._outgoing:
+            outgoing = self._outgoing.popleft()
+            if outgoing.sent or now < outgoing.deadline:
+                kept.append(outgoing)
+            else:
+                outgoing.done(PublishError("the broker is away; the message is not in the queue"))
+        self._outgoing.extendleft(reversed(kept))
