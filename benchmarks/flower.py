@@ -89,10 +89,15 @@ def megabytes(process: subprocess.Popen[bytes]) -> float:
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
-def figures(tasks: int = TASKS) -> list[Figure]:
-    """Return what both remember, and their memory."""
+def require() -> None:
+    """End with the remedy where Flower is not installed."""
     if importlib.util.find_spec("flower") is None:
         raise SystemExit("Flower is missing: .venv/bin/pip install flower==2.2.0")
+
+
+def figures(tasks: int = TASKS) -> list[Figure]:
+    """Return what both remember, and their memory."""
+    require()
     postgres = SERVICES["postgres"].url
     database = create_database(postgres)
     try:

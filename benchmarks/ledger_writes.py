@@ -20,6 +20,7 @@ from typing import Any
 
 from sqlalchemy.engine import make_url
 
+from benchmarks.common import Figure, pair
 from cadasta.workertoolbox.database import make_engine, mask_url
 from cadasta.workertoolbox.ledger import Ledger
 from cadasta.workertoolbox.ledger_columns import COLUMNS, columns_of, merge
@@ -116,6 +117,25 @@ def fresh_database(url: str) -> Iterator[str]:
             force = " WITH (FORCE)" if server.dialect.name == "postgresql" else ""
             connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
         server.dispose()
+
+
+def figures(rounds: int = 5, count: int = 10_000) -> list[Figure]:
+    """Return the writer on PostgreSQL beside a writer of row by row."""
+
+    def rate(write: Writer) -> float:
+        with fresh_database(POSTGRESQL) as database:
+            return measure(write, database, count)[0]
+
+    return [
+        pair(
+            "the ledger's writes on PostgreSQL, batches of 500",
+            "rows/s",
+            lambda: rate(in_batches),
+            lambda: rate(row_by_row),
+            "row by row, one transaction a batch",
+            rounds,
+        )
+    ]
 
 
 def compare(url: str, count: int, runs: int) -> None:

@@ -51,13 +51,15 @@ def database_url(app: Any) -> str:
     Raises:
         SettingsError: the ledger is in none.
     """
-    url = str(app.conf.LEDGER_URL or app.conf.result_backend)
-    if not url.startswith("db+") and not app.conf.LEDGER_URL:
+    if app.conf.LEDGER_URL:
+        return str(app.conf.LEDGER_URL)
+    kind, plus, url = str(app.conf.result_backend).partition("+")
+    if not plus or kind not in ("toolbox", "db"):
         raise SettingsError(
-            "MQ_RECORD needs an SQL database: set CELERY_RESULT_BACKEND=db+postgresql://... or "
-            "CELERY_LEDGER_URL."
+            "MQ_RECORD needs an SQL database: set CELERY_RESULT_BACKEND=toolbox+postgresql://... "
+            "or CELERY_LEDGER_URL."
         )
-    return url.removeprefix("db+")
+    return url
 
 
 @dataclass(slots=True)

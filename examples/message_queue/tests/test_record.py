@@ -30,7 +30,7 @@ def app(
     for name, value in broker.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CELERY_RESULT_BACKEND", f"db+sqlite:///{tmp_path}/ledger.sqlite3")
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", f"toolbox+sqlite:///{tmp_path}/ledger.sqlite3")
     app = make_app(Settings())
     yield app
     app.close()

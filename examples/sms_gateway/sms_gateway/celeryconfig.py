@@ -22,12 +22,6 @@ def build(settings: Settings) -> Config:
         "ETA_HORIZON": LONGEST_COUNTDOWN,
         # A worker that waits for the provider holds its texts in memory: not more than so many.
         "worker_eta_task_limit": 1000,
-        # A worker waits for its database. By default it would give up after 3 attempts, and a task
-        # whose state could not be stored would be dropped.
-        "result_backend_always_retry": True,
-        "result_backend_max_retries": float("inf"),
-        "result_backend_base_sleep_between_retries_ms": 100,
-        "result_backend_max_sleep_between_retries_ms": 5000,
         "worker_send_task_events": False,
     }
     queues = [*QUEUES, *words()]
@@ -38,9 +32,9 @@ def build(settings: Settings) -> Config:
         # Said again as an argument, where it would lose against the embedded default.
         given["result_backend"] = os.environ["CELERY_RESULT_BACKEND"]
     elif settings.has_database:
-        given["result_backend"] = f"db+{settings.database_url}"
+        given["result_backend"] = f"toolbox+{settings.database_url}"
     elif "CELERY_BROKER_URL" in os.environ:
-        given["result_backend"] = f"db+sqlite:///{folder}/ledger.sqlite3"
+        given["result_backend"] = f"toolbox+sqlite:///{folder}/ledger.sqlite3"
     if "CELERY_BROKER_URL" in os.environ:
         return Config(queues, **given)
     return Config.local(queues, folder, **given)

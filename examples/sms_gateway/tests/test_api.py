@@ -223,7 +223,7 @@ def test_while_the_database_is_down_texts_are_accepted(tmp_path_factory: Any) ->
     nobody = f"postgresql://me:hush@127.0.0.1:{free_port()}/db"
     settings = {
         "SMS_DATABASE_URL": nobody,
-        "CELERY_RESULT_BACKEND": "db+sqlite:///ledger.sqlite3",
+        "CELERY_RESULT_BACKEND": "toolbox+sqlite:///ledger.sqlite3",
     }
     with Local(tmp_path_factory.mktemp("no-database"), settings) as local:
         local.start_api()

@@ -44,7 +44,7 @@ def test_a_conversation_is_one_tree(
             or f"sqlite:///{local.folder}/.sms_gateway/ledger.sqlite3"
         )
         app.config_from_object(
-            Config(["message"], broker_url="memory://", result_backend=f"db+{url}")
+            Config(["message"], broker_url="memory://", result_backend=f"toolbox+{url}")
         )
         with Ledger.from_app(app) as ledger:
 
