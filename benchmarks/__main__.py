@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: every comparison in one table; a quarter of an hour, on a quiet machine.
+"""``python -m benchmarks``: every comparison in one table; takes a quarter of an hour.
 
 ``--only results,flower`` runs some of them. What is missing for one of them ends the run with the
 command that installs it.
