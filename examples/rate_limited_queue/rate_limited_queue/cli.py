@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
+import os
+import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from . import embedded
+from .blocking import BlockingStore
 from .errors import RateLimitedQueueError
+from .fields import identifier
 from .settings import Settings, load
 
 _config_option = click.option(
@@ -49,6 +57,42 @@ def serve(config: str | None, host: str | None, port: int | None, workers: int |
     from .server import serve as run  # uvicorn: the other commands do not need it
 
     run(_with(load(config), host=host, port=port, workers=workers), config)
+
+
+@main.command()
+@_config_option
+@click.option("-A", "--app", required=True, help="The Celery app, such as proj or proj:app.")
+@click.option("--type", "queue_type", default="celery", show_default=True, help="Queue type.")
+def dispatch(config: str | None, app: str, queue_type: str) -> None:
+    """Publish Celery tasks when they are due (push)."""
+    from .dispatcher import Dispatcher  # Celery: the server does not need it
+
+    with _store_of(config) as store:
+        dispatcher = Dispatcher(_find_app(app), store, identifier("queue_type", queue_type))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: dispatcher.stop())
+        dispatcher.run()
+
+
+def _find_app(name: str) -> Any:
+    from celery.app.utils import find_app
+
+    sys.path.insert(0, os.getcwd())
+    try:
+        return find_app(name)
+    except (ImportError, AttributeError) as error:
+        raise click.BadParameter(f"{name!r} is no Celery app: {error}", param_hint="-A") from None
+
+
+@contextlib.contextmanager
+def _store_of(config: str | None) -> Iterator[BlockingStore]:
+    """The store that the settings name; an embedded one runs for the time of the block."""
+    settings = load(config)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    with contextlib.ExitStack() as stack:
+        if settings.redis_conn_type == "embedded":
+            stack.enter_context(embedded.running(settings.redis_directory))
+        yield BlockingStore(settings)
 
 
 if __name__ == "__main__":

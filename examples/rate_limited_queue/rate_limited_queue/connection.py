@@ -79,7 +79,7 @@ class Pipeline:
 
     async def _connect(self) -> AbstractConnection:
         connection = self._make()
-        await connection.connect()
+        await connection.connect()  # type: ignore[no-untyped-call, unused-ignore]
         self._connection = connection
         self._tasks[2:] = [asyncio.get_running_loop().create_task(self._receive(connection))]
         return connection

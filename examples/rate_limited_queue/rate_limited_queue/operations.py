@@ -33,7 +33,11 @@ class Operation(Generic[T]):
 
 @dataclass(frozen=True)
 class Enqueued:
-    """The answer to an enqueue: ``queued``, ``duplicate`` or ``full``; waiting jobs before it."""
+    """The answer to an enqueue; ``waiting`` counts the jobs before it.
+
+    ``status`` is ``queued``, ``duplicate``, ``full``, or ``unknown``: no interval was given, and
+    the queue has none.
+    """
 
     status: str
     waiting: int
@@ -96,16 +100,17 @@ def enqueue(
     queue_id: str,
     job_id: str,
     payload: bytes,
-    interval: int,
+    interval: int | None,
     requeue_limit: int,
     most_waiting: int | None = None,
 ) -> Operation[Enqueued]:
     """Add a job, unless its id waits or is active, or ``most_waiting`` jobs wait already.
 
-    ``interval`` (ms) becomes that of the queue.
+    ``interval`` (ms) becomes that of the queue; None keeps what it has.
     """
     most = -1 if most_waiting is None else most_waiting
-    arguments = (queue_id, job_id, payload, interval, requeue_limit, most)
+    given: Argument = "" if interval is None else interval
+    arguments = (queue_id, job_id, payload, given, requeue_limit, most)
     return Operation("enqueue", queue_type, arguments, lambda a: Enqueued(a[0].decode(), a[1]))
 
 

@@ -1,5 +1,5 @@
--- ARGV: queue id, job id, payload, interval (ms), requeue limit, most waiting jobs (-1: any)
--- Answers {queued | duplicate | full, waiting jobs before}.
+-- ARGV: queue id, job id, payload, interval (ms, '': as it is), requeue limit, most waiting jobs
+-- (-1: any). Answers {queued | duplicate | full | unknown (no interval), waiting jobs before}.
 local id, job, payload, interval = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local queue, state_key = base .. 'q:' .. id, base .. 's:' .. id
 local waiting = redis.call('ZCARD', queue)
@@ -8,6 +8,8 @@ local most = tonumber(ARGV[6])
 if most >= 0 and waiting >= most then return {'full', waiting} end
 
 local state = redis.call('HMGET', state_key, 'i', 'q')
+if interval == '' then interval = state[1] end
+if not interval then return {'unknown', waiting} end
 -- The clock alone could stand still or step back between two jobs.
 local place = now
 if state[2] then place = math.max(place, tonumber(state[2]) + 1) end
