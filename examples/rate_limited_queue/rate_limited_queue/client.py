@@ -21,6 +21,7 @@ class Client:
     """
 
     def __init__(self, url: str, token: str = "", timeout: float = 30.0) -> None:
+        self.url = url
         parts = urlsplit(url)
         make = (
             http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection

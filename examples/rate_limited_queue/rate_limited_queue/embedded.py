@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.util
 import os
 import shutil
 import socket
+import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,18 +22,33 @@ from .errors import SettingsError, StoreUnavailable
 
 #: Seconds until a redis-server has to answer; it may have a long file to read.
 START_TIMEOUT = 60.0
+#: Most bytes of a socket's path on Linux and macOS, with something to spare.
+LONGEST_SOCKET = 100
 
 
 def socket_path(directory: str | Path) -> Path:
     """Return the path of the socket of the server in ``directory``.
 
+    A socket's path ends at some 100 bytes. Where the folder's is longer, the socket lies in a
+    folder of this account's own among the temporary files.
+
     Raises:
-        SettingsError: the path is longer than a socket's may be.
+        SettingsError: somebody else has taken that folder's name.
     """
-    path = Path(directory).resolve() / "redis.sock"
-    if len(os.fsencode(path)) > 100:
-        raise SettingsError(f"[redis] directory: the path of {path} is too long for a socket.")
-    return path
+    folder = Path(directory).resolve()
+    path = folder / "redis.sock"
+    if len(os.fsencode(path)) <= LONGEST_SOCKET:
+        return path
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    short = Path(tempfile.gettempdir()) / f"rate-limited-queue-{os.getuid()}"
+    short.mkdir(mode=0o700, exist_ok=True)
+    found = short.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o77 or not stat.S_ISDIR(found.st_mode):
+        raise SettingsError(
+            f"{short} is not a folder of this account alone. Remove it, or choose a shorter"
+            " [redis] directory."
+        )
+    return short / f"{digest}.sock"
 
 
 def find_server() -> str:
@@ -73,18 +91,19 @@ def running(directory: str | Path) -> Iterator[Path]:
         SettingsError: there is no redis-server, or the folder cannot be used.
         StoreUnavailable: the server ended at its start, or did not answer in time.
     """
-    path = socket_path(directory)
+    folder = Path(directory).resolve()
+    path = socket_path(folder)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = open(path.parent / "lock", "w")
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = open(folder / "lock", "w")
     except OSError as error:
-        raise SettingsError(f"[redis] directory {path.parent} cannot be used: {error}.") from None
+        raise SettingsError(f"[redis] directory {folder} cannot be used: {error}.") from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if answers(path):
             process = None
         else:
-            process = _start(path)
+            process = _start(folder, path)
         fcntl.flock(lock, fcntl.LOCK_UN)
     try:
         yield path
@@ -98,22 +117,22 @@ def running(directory: str | Path) -> Iterator[Path]:
                 process.wait()
 
 
-def _start(path: Path) -> subprocess.Popen[bytes]:
-    log = path.parent / "redis.log"
+def _start(folder: Path, path: Path) -> subprocess.Popen[bytes]:
+    log = folder / "redis.log"
     path.unlink(missing_ok=True)
     command = [
-        *(find_server(), "--port", "0", "--unixsocket", path.name, "--unixsocketperm", "700"),
-        *("--dir", str(path.parent), "--appendonly", "yes", "--appendfsync", "always"),
+        *(find_server(), "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"),
+        *("--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always"),
         *("--save", "", "--maxmemory-policy", "noeviction", "--logfile", log.name),
     ]
     # Of a session of its own: Ctrl-C must end the server before the store under it.
-    process = subprocess.Popen(command, cwd=path.parent, start_new_session=True)  # noqa: S603
+    process = subprocess.Popen(command, cwd=folder, start_new_session=True)  # noqa: S603
     deadline = time.monotonic() + START_TIMEOUT
     while not (_listens(path) and answers(path)):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             process.wait()
-            raise StoreUnavailable(f"redis-server did not start in {path.parent}: see {log}.")
+            raise StoreUnavailable(f"redis-server did not start in {folder}: see {log}.")
         time.sleep(0.02)
     return process
 

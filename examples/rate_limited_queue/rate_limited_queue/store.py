@@ -121,6 +121,11 @@ class Store:
         await self.execute("ZADD", self._types_key, int(time.time()), queue_type)
         self._marked[queue_type] = now
 
+    def recent_types(self, seconds: float) -> list[str]:
+        """Return the types that this store has marked in the last ``seconds``."""
+        since = time.monotonic() - seconds
+        return [queue_type for queue_type, marked in self._marked.items() if marked > since]
+
     @property
     def _types_key(self) -> str:
         return types_key(self.settings.redis_key_prefix)

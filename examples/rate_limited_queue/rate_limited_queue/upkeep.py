@@ -28,7 +28,8 @@ async def keep_up(store: Store) -> None:
         await asyncio.sleep(store.settings.job_requeue_interval / 1000)
         try:
             types = await store.types()
-            for queue_type in types:
+            # Those that this server uses itself, too: somebody may have emptied the store.
+            for queue_type in {*types, *store.recent_types(RETIRE_AFTER)}:
                 await requeue_expired(store, queue_type)
             if time.monotonic() - cleaned > 60:
                 await clean(store, types)

@@ -15,7 +15,6 @@ from ..settings import Settings
 from ..store import Store
 from ..upkeep import keep_up
 from ..waiters import Waiters
-from . import openapi
 from .jobs import Jobs
 from .messages import (
     Answer,
@@ -142,9 +141,6 @@ async def _cancel(task: asyncio.Task[Any]) -> None:
 def routes(jobs: Jobs, queues: Queues) -> dict[tuple[str, int], dict[str, Handler]]:
     """Return the calls by the first segment of the path, the count of the others, and method."""
 
-    async def document(request: Request) -> Answer:
-        return answer(200, openapi.document())
-
     return {
         ("", 0): {"GET": queues.index},
         ("enqueue", 1): {"POST": jobs.enqueue_batch},
@@ -162,7 +158,7 @@ def routes(jobs: Jobs, queues: Queues) -> dict[tuple[str, int], dict[str, Handle
         ("dead", 1): {"GET": queues.dead, "DELETE": queues.forget_dead},
         ("deepstatus", 0): {"GET": queues.deep_status},
         ("prometheus", 0): {"GET": queues.prometheus},
-        ("openapi.json", 0): {"GET": document},
+        ("openapi.json", 0): {"GET": queues.document},
     }
 
 

@@ -15,8 +15,6 @@ from .messages import Answer, BadBody, Disconnected, Request, answer
 
 #: Most jobs of a batch.
 MAX_BATCH = 1000
-#: Most seconds of a long poll.
-MAX_WAIT = 300
 #: Bytes of a body beside its payload.
 ENVELOPE = 65_536
 #: Most bytes of the body of a batch, where a single payload is not allowed to be larger.
@@ -105,7 +103,7 @@ class Jobs:
             count = int(request.query_number("count", 1, MAX_BATCH))
             if count < 1:
                 raise InvalidField("count")
-            wait = request.query_number("wait", 0.0, MAX_WAIT, whole=False)
+            wait = request.query_number("wait", 0.0, self._settings.max_wait, whole=False)
             batch = "count" in request.query
         jobs = await self._take(request, queue_type, count, wait)
         if not jobs:

@@ -10,7 +10,7 @@ from ..errors import InvalidField
 from ..operations import Metrics
 from ..store import Store
 from ..waiters import Waiters
-from . import prometheus
+from . import openapi, prometheus
 from .messages import Answer, BadBody, Request, answer
 
 #: Most bytes of a body that holds no payload.
@@ -137,6 +137,10 @@ class Queues:
         }
         text = prometheus.exposition(found, self._waiters.waiting)
         return Answer(200, text.encode(), prometheus.CONTENT_TYPE)
+
+    async def document(self, request: Request) -> Answer:
+        """``GET /openapi.json``."""
+        return answer(200, openapi.document(self._store.settings.max_wait))
 
 
 def _counts(minutes: list[int], enqueued: list[int], dequeued: list[int]) -> dict[str, Any]:
