@@ -74,6 +74,35 @@ def dispatch(config: str | None, app: str, queue_type: str) -> None:
         dispatcher.run()
 
 
+@main.command()
+@_config_option
+@click.option("--once", is_flag=True, help="Show it once, and end.")
+def top(config: str | None, once: bool) -> None:
+    """Show the queue types, what waits and runs, and their rates."""
+    from rich.console import Console
+
+    from .top import Top
+
+    console = Console()
+    found = Top(BlockingStore(load(config)))
+    if once or not console.is_terminal:
+        console.print(found.look())
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        found.run(console)
+
+
+@main.command()
+@click.option("--seconds", type=click.FloatRange(1, 600), default=15, show_default=True)
+def demo(seconds: float) -> None:
+    """Run a server, 50 customers at different rates and workers, and show releases and limits."""
+    from rich.console import Console
+
+    from .demo import run
+
+    sys.exit(run(seconds, Console()))
+
+
 def _find_app(name: str) -> Any:
     from celery.app.utils import find_app
 

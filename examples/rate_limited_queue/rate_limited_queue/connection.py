@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 Command = tuple[Any, ...]
 
+#: Why a connection was dropped that was closed on purpose.
+CLOSED = "it was closed"
+
 
 class Pipeline:
     """Commands to one Redis server, in the order in which they are given.
@@ -51,7 +54,7 @@ class Pipeline:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._drop("it was closed")
+        await self._drop(CLOSED)
 
     def execute(self, *command: Any) -> asyncio.Future[Any]:
         """Send a command; the future holds its answer, undecoded.
@@ -121,7 +124,8 @@ class Pipeline:
             if not future.done():
                 future.set_exception(StoreUnavailable(f"Redis is away: {reason}"))
         if connection is not None:
-            logger.warning("Lost the connection to Redis: %s", reason)
+            if reason != CLOSED:
+                logger.warning("Lost the connection to Redis: %s", reason)
             receiver = self._tasks[2] if len(self._tasks) > 2 else None
             if receiver is not None and receiver is not asyncio.current_task():
                 receiver.cancel()

@@ -8,7 +8,6 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import tempfile
@@ -17,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from .errors import SettingsError, StoreUnavailable
 
@@ -73,8 +74,9 @@ def find_server() -> str:
 
 def answers(path: Path) -> bool:
     """Whether a server answers on the socket."""
+    once = Retry(NoBackoff(), 0)
     try:
-        with redis.Redis(unix_socket_path=str(path), socket_timeout=2) as client:
+        with redis.Redis(unix_socket_path=str(path), socket_timeout=2, retry=once) as client:
             return bool(client.ping())
     except redis.RedisError:
         return False
@@ -115,6 +117,7 @@ def running(directory: str | Path) -> Iterator[Path]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            path.unlink(missing_ok=True)
 
 
 def _start(folder: Path, path: Path) -> subprocess.Popen[bytes]:
@@ -125,22 +128,19 @@ def _start(folder: Path, path: Path) -> subprocess.Popen[bytes]:
         *("--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always"),
         *("--save", "", "--maxmemory-policy", "noeviction", "--logfile", log.name),
     ]
+    # Where this process is killed, Linux tells the store to end as well.
+    guard = shutil.which("setpriv")
+    command = [guard, "--pdeathsig", "TERM", "--", *command] if guard else command
     # Of a session of its own: Ctrl-C must end the server before the store under it.
     process = subprocess.Popen(command, cwd=folder, start_new_session=True)  # noqa: S603
-    deadline = time.monotonic() + START_TIMEOUT
-    while not (_listens(path) and answers(path)):
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            process.wait()
-            raise StoreUnavailable(f"redis-server did not start in {folder}: see {log}.")
-        time.sleep(0.02)
+    try:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not answers(path):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise StoreUnavailable(f"redis-server did not start in {folder}: see {log}.")
+            time.sleep(0.02)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     return process
-
-
-def _listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ def serve(settings: Settings, path: str | None = None) -> None:
         "ws": "none",
         "timeout_graceful_shutdown": 10,
     }
+    # uvicorn ends well at SIGTERM, and then sends it once more to whom it found before.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with contextlib.ExitStack() as stack:
         if settings.redis_conn_type == "embedded":
             stack.enter_context(embedded.running(settings.redis_directory))

@@ -111,7 +111,7 @@ def test_two_thousand_waiting_clients_cost_the_store_nothing(
             while b"waiting_requests 2000" not in _page(client):
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.1)
-            with redis_client.monitor() as monitor:
+            with redis_client.monitor() as monitor:  # type: ignore[no-untyped-call]
                 await asyncio.sleep(1.5)
                 redis_client.echo(f"{prefix}-end")
                 seen = []

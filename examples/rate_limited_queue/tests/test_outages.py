@@ -196,7 +196,7 @@ def test_a_killed_server_loses_nothing(environ: dict[str, str], tmp_path: Path) 
             client.enqueue("sms", "a", str(number), 0)
         client.dequeue("sms", count=3)
     with running_server(tmp_path, environ) as url, Client(url) as client:
-        found = set()
+        found: set[str] = set()
         while len(found) < 10:
             status, job = client.dequeue("sms", wait=3)
             assert status == 200

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rate_limited_queue.client import Client
+from rate_limited_queue.embedded import answers, socket_path
 from rate_limited_queue.processes import running_server
 
 Start = Callable[..., str]
@@ -29,11 +30,7 @@ def test_a_token_is_asked_for(start_server: Start) -> None:
     url = start_server(RLQ_SERVER_TOKEN="s3cret-token")
     with Client(url) as anyone, Client(url, token="s3cret-token") as known:
         assert anyone.call("GET", "/")[0] == 200, "the readiness check"
-        for method, path in (
-            ("GET", "/dequeue/sms/"),
-            ("GET", "/metrics/"),
-            ("GET", "/prometheus/"),
-        ):
+        for path in ("/dequeue/sms/", "/metrics/", "/prometheus/"):
             status, answer = anyone.call("GET", path)
             assert (status, answer["status"]) == (401, "failure")
         with Client(url, token="s3cret-tokem") as wrong:
@@ -92,7 +89,9 @@ def test_without_any_redis_the_embedded_one_keeps_the_jobs(tmp_path: Path) -> No
         with running_server(tmp_path, {}) as url, Client(url) as client:
             assert client.dequeue("sms")[0] == expected
             assert client.enqueue("sms", "a", str(expected), 0)[0] == 201
-    assert (tmp_path / ".rate-limited-queue" / "appendonlydir").is_dir()
+    folder = tmp_path / ".rate-limited-queue"
+    assert (folder / "appendonlydir").is_dir()
+    assert not answers(socket_path(folder)), "the store ends with its server"
 
 
 def test_two_servers_share_an_embedded_store(tmp_path: Path) -> None:

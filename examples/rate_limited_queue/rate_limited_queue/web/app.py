@@ -24,7 +24,6 @@ from .messages import (
     Request,
     Scope,
     Send,
-    answer,
     failure,
 )
 from .queues import Queues
