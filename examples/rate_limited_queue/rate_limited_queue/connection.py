@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
@@ -74,7 +75,7 @@ class Pipeline:
             try:
                 connection = self._connection or await self._connect()
                 batch, self._queued = self._queued, []
-                packed = connection.pack_commands([command for command, _ in batch])
+                packed = b"".join(hiredis.pack_command(command) for command, _ in batch)
                 self._sent.extend(future for _, future in batch)
                 await connection.send_packed_command(packed, check_health=False)
             except (RedisError, OSError, asyncio.TimeoutError) as error:

@@ -6,7 +6,9 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -35,8 +37,14 @@ def cluster_port(tmp_path: Path) -> Iterator[int]:
         clients[1][1].execute_command("CLUSTER ADDSLOTSRANGE", 8192, 16383)
         clients[0][1].execute_command("CLUSTER MEET", "127.0.0.1", clients[1][0])
         for _, client in clients:
-            wait_until(lambda c=client: c.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+            wait_until(partial(complete, client))
         yield clients[0][0]
+
+
+def complete(node: redis.Redis) -> bool:
+    """Whether a node knows who has all slots."""
+    info: Any = node.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+    return bool(info["cluster_state"] == "ok")
 
 
 def wait_until(condition: Callable[[], object]) -> None:

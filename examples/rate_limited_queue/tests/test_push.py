@@ -113,8 +113,8 @@ def test_twenty_keys_and_three_workers(
             ids.add(result.id)
     wait_until(lambda: len(deployment.notes()) == 80, "all tasks")
     releases = defaultdict(list)
-    for _, release, customer, number in deployment.notes():
-        releases[customer].append((int(release), int(number)))
+    for _, release, customer, done in deployment.notes():
+        releases[customer].append((int(release), int(done)))
     for customer, found in releases.items():
         found.sort()
         assert [number for _, number in found] == [0, 1, 2, 3], "first in, first out"
