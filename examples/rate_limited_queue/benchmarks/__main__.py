@@ -1,6 +1,6 @@
 """Prints the README's figures, each beside its rival's: ``python -m benchmarks`` (some 3 minutes).
 
-    python -m benchmarks [pairs] [enqueue] [memory] [waiting]
+    python -m benchmarks [waiting] [pairs] [enqueue] [memory]
 
 Needs redis-server on PATH and, for the rival (see ``rival.py``), PyPI. Both have a private Redis
 without persistence, one server process, and the same load of 16 connections.
@@ -192,7 +192,7 @@ def waiting(setup: Setup) -> Iterator[str]:
 
 def main() -> None:
     """Run the benchmarks that are named, or all."""
-    steps = {"pairs": pairs, "enqueue": enqueue, "memory": memory, "waiting": waiting}
+    steps = {"waiting": waiting, "pairs": pairs, "enqueue": enqueue, "memory": memory}
     wanted = sys.argv[1:] or list(steps)
     if set(wanted) - set(steps):
         sys.exit(__doc__)
