@@ -52,7 +52,7 @@ class Top:
         table.add_column("type")
         for name in (
             *("queue ids", "due", "waiting", "active", "dead"),
-            *("enqueued/s", "dequeued/s", "finished/s"),
+            *("enq/s", "deq/s", "fin/s"),
         ):
             table.add_column(name, justify="right")
         for queue_type, metrics in found.items():

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 
 from celery import Celery
+from rate_limited_queue import limit_for, submit
 
 from cadasta.workertoolbox import Config
-from rate_limited_queue import limit_for, submit
 
 #: With CELERY_BROKER_URL a real broker and database, else files in .workertoolbox.
 QUEUES = ["mail"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,7 +26,7 @@ def cluster_port(tmp_path: Path) -> Iterator[int]:
     with contextlib.ExitStack() as stack:
         clients = []
         for name in ("one", "two"):
-            port = free_port()
+            port = free_port_pair()
             command = [program, "--port", str(port), "--cluster-enabled", "yes", "--save", ""]
             command += ["--cluster-config-file", f"{name}.conf", "--bind", "127.0.0.1"]
             child = Child(command, tmp_path / f"{name}.log", cwd=tmp_path)
@@ -39,6 +40,16 @@ def cluster_port(tmp_path: Path) -> Iterator[int]:
         for _, client in clients:
             wait_until(partial(complete, client))
         yield clients[0][0]
+
+
+def free_port_pair() -> int:
+    """A port whose bus, 10,000 above it, is free as well, and given to no outgoing connection."""
+    while True:
+        port = free_port()
+        if port < 22_700:
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port + 10_000))
+                return port
 
 
 def complete(node: redis.Redis) -> bool:

@@ -83,7 +83,7 @@ def deployment(
     tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Deployment]:
     """A deployment; producers in this process have its settings."""
-    environ["RLQ_SHARQ_JOB_EXPIRE_INTERVAL"] = "1500"
+    environ["RLQ_SHARQ_JOB_EXPIRE_INTERVAL"] = "1200"
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     found = Deployment(tmp_path, environ)
@@ -154,7 +154,7 @@ def test_a_lost_worker_and_ends_of_all_kinds(
     (deployment.folder / "notes").unlink()
     deployment.worker("second", 2)
     # Longer than its lease, which is renewed.
-    submit(tasks["sms.slow"], ["long", 4], queue_id="long", interval=0)
+    submit(tasks["sms.slow"], ["long", 3], queue_id="long", interval=0)
     submit(tasks["sms.fail"], ["failing"], queue_id="failing", interval=0)
     submit(tasks["sms.again"], ["retrying"], queue_id="retrying", interval=0)
     wait_until(
@@ -164,7 +164,7 @@ def test_a_lost_worker_and_ends_of_all_kinds(
         ),
         "each of the tasks to run as often as it has to",
     )
-    time.sleep(5)
+    time.sleep(4)
     assert len(deployment.notes()) == 6, "none of them came again"
     for name in ("long", "failing", "retrying"):
         with pytest.raises(UnknownQueue):
