@@ -15,7 +15,7 @@ from typing import Any
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from .errors import StoreUnavailable
 
@@ -78,7 +78,8 @@ class Pipeline:
                 packed = b"".join(hiredis.pack_command(command) for command, _ in batch)
                 self._sent.extend(future for _, future in batch)
                 await connection.send_packed_command(packed, check_health=False)
-            except (RedisError, OSError, asyncio.TimeoutError) as error:
+            except Exception as error:
+                # Any: uvloop raises RuntimeError on a closed socket, and this loop must go on.
                 await self._drop(str(error) or type(error).__name__)
 
     async def _connect(self) -> AbstractConnection:
@@ -105,7 +106,7 @@ class Pipeline:
                     if not future.done():
                         future.set_result(answer)
                 self._answers += 1
-        except (RedisError, OSError) as error:
+        except Exception as error:  # as above
             await self._drop(str(error) or type(error).__name__)
 
     async def _watch(self) -> None:

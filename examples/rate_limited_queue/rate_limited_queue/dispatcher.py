@@ -86,6 +86,8 @@ class Dispatcher:
                 logger.warning("The broker is away: %s", error)
                 self._give_back(found.jobs[index:])
                 return RETRY
+            except StoreUnavailable:
+                raise  # What was taken and not published comes back when its lease ends.
             except Exception:
                 # One broken task must not stop the others; its lease ends and counts a requeue.
                 logger.exception("Task %s of %s was not published", job.job_id, job.queue_id)
@@ -103,9 +105,13 @@ class Dispatcher:
             self._app.send_task(content["task"], content["args"], content["kwargs"], **options)
         else:
             task.apply_async(content["args"], content["kwargs"], **options)
-        lasting = self._store.settings.dispatch_expire_interval
+        settings = self._store.settings
         self._store.run(
-            operations.begin(self._type, job.queue_id, job.job_id, job.token, lasting, False)
+            operations.sent(
+                *(self._type, job.queue_id, job.job_id, job.token),
+                lease=settings.dispatch_expire_interval,
+                before=settings.job_expire_interval,
+            )
         )
         logger.debug("Dispatched task %s of %s", job.job_id, job.queue_id)
 

@@ -22,6 +22,7 @@ class InvalidField(RateLimitedQueueError, ValueError):
     def __init__(self, field: str, problem: str = "has an invalid value.") -> None:
         super().__init__(f"`{field}` {problem}")
         self.field = field
+        self.problem = problem
 
 
 class TooLarge(RateLimitedQueueError):

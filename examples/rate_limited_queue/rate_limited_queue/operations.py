@@ -145,6 +145,17 @@ def begin(
     return Operation("begin", queue_type, arguments, bool)
 
 
+def sent(
+    queue_type: str, queue_id: str, job_id: str, token: str, lease: int, before: int
+) -> Operation[bool]:
+    """Make the lease of a delivery that was passed on ``lease`` ms, unless its work has begun.
+
+    ``before`` is the lease in ms that the delivery was given.
+    """
+    arguments = (queue_id, job_id, token, lease, before)
+    return Operation("sent", queue_type, arguments, bool)
+
+
 def give_back(queue_type: str, queue_id: str, job_id: str, token: str) -> Operation[bool]:
     """Put a delivery that nobody has seen back in its place."""
     return Operation("give_back", queue_type, (queue_id, job_id, token), bool)

@@ -13,8 +13,6 @@ import logging
 from collections import deque
 from dataclasses import dataclass, field
 
-from redis.exceptions import RedisError
-
 from . import clients, operations
 from .errors import StoreUnavailable
 from .operations import Delivery
@@ -154,11 +152,12 @@ class Waiters:
                             queue_type = message["channel"].decode()[start : -len("}:w")]
                             if queue_type in self._lines:
                                 self._lines[queue_type].wake.set()
-            except (RedisError, OSError) as error:
+            except Exception as error:
+                # Any: whatever it was, all long polls of this process depend on this loop.
                 logger.warning("Lost the subscription to Redis: %s", error)
             finally:
                 self._listening.clear()
-                with contextlib.suppress(RedisError, OSError):
+                with contextlib.suppress(Exception):
                     await client.aclose()
             await asyncio.sleep(RETRY)
 

@@ -57,7 +57,7 @@ class Jobs:
             try:
                 made.append(self._enqueue_operation(queue_type, one))
             except InvalidField as error:
-                raise InvalidField(f"jobs[{index}].{error.field}") from None
+                raise InvalidField(f"jobs[{index}].{error.field}", error.problem) from None
         await self._store.mark(queue_type)
         found = await asyncio.gather(*(self._store.run(operation) for operation, _ in made))
         answers = [_enqueued(one, limited) for one, (_, limited) in zip(found, made, strict=True)]
@@ -158,7 +158,7 @@ class Jobs:
                     )
                 )
             except InvalidField as error:
-                raise InvalidField(f"jobs[{index}].{error.field}") from None
+                raise InvalidField(f"jobs[{index}].{error.field}", error.problem) from None
         found = await asyncio.gather(*(self._store.run(one) for one in made))
         answers = [{"status": "success" if one else "failure"} for one in found]
         return answer(200, {"status": "success", "jobs": answers})
