@@ -53,8 +53,8 @@ class Settings:
     workers: int = _setting("sharq-server", 1, 1)
     #: File of the access log; empty: none.
     accesslog: str = _setting("sharq-server", "")
-    #: Most seconds of a long poll (ours).
-    max_wait: int = _setting("sharq-server", 300, 0)
+    #: Most seconds of a long poll (ours); proxies often end a request after 60.
+    max_wait: int = _setting("sharq-server", 60, 0)
     #: What clients have to send as ``Authorization: Bearer``; empty: nothing (ours).
     token: str = _setting("sharq-server", "", secret=True)
 
