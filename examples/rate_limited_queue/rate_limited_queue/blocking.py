@@ -81,7 +81,13 @@ class BlockingStore:
         except NoScriptError:
             raise
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"Redis is away: {error}") from error
+            remedy = ""
+            if self.settings.redis_conn_type == "embedded":
+                remedy = (
+                    ". The embedded store runs beside `rate-limited-queue serve` in the same folder;"
+                    " set RLQ_CONFIG if another Redis was meant"
+                )
+            raise StoreUnavailable(f"Redis is away: {error}{remedy}") from error
 
 
 @lru_cache(maxsize=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import redis
@@ -30,7 +31,18 @@ def _credentials(settings: Settings) -> dict[str, Any]:
 def _address(settings: Settings) -> dict[str, Any]:
     """What redis-py's clients and connections take alike."""
     if settings.redis_conn_type == "tcp_sock":
-        return {"host": settings.redis_host, "port": settings.redis_port}
+        # A subscription that is silent may have lost its server without knowing it.
+        options = {
+            getattr(socket, name): value
+            for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+            if hasattr(socket, name)
+        }
+        return {
+            "host": settings.redis_host,
+            "port": settings.redis_port,
+            "socket_keepalive": True,
+            "socket_keepalive_options": options,
+        }
     if settings.redis_conn_type == "unix_sock":
         return {"path": settings.redis_unix_socket_path}
     return {"path": str(embedded.socket_path(settings.redis_directory))}

@@ -95,6 +95,8 @@ class Waiters:
             timer.cancel()
             with contextlib.suppress(ValueError):
                 line.requests.remove(request)
+            if not line.requests:
+                line.wake.set()  # Nobody waits: the line's task ends.
 
     async def _serve(self, queue_type: str, line: _Line) -> None:
         """Take jobs for the requests in line until there are none left."""

@@ -61,6 +61,14 @@ def test_the_wait_is_over_in_time(client: Client) -> None:
     assert client.call("GET", "/dequeue/sms/?wait=nan")[0] == 400
 
 
+def test_requests_that_gave_up_leave_nothing(client: Client) -> None:
+    for number in range(3):
+        assert client.dequeue(f"type{number}", wait=0.05)[0] == 404
+    assert b"rate_limited_queue_waiting_requests 0" in _page(client)
+    client.enqueue("type1", "a", "1", 0)
+    assert client.dequeue("type1", wait=1)[0] == 200
+
+
 def test_a_batch_waits_for_its_first_job(client: Client) -> None:
     jobs = [{"queue_id": f"q{n}", "job_id": "1", "interval": 0, "payload": {}} for n in range(5)]
     with Client(client.url) as other:
