@@ -84,8 +84,8 @@ class BlockingStore:
             remedy = ""
             if self.settings.redis_conn_type == "embedded":
                 remedy = (
-                    ". The embedded store runs beside `rate-limited-queue serve` in the same folder;"
-                    " set RLQ_CONFIG if another Redis was meant"
+                    ". The embedded store runs beside `rate-limited-queue serve` in the same"
+                    " folder; set RLQ_CONFIG if another Redis was meant"
                 )
             raise StoreUnavailable(f"Redis is away: {error}{remedy}") from error
 
