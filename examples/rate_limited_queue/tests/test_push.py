@@ -1,0 +1,231 @@
+"""Push for Celery, with real workers, a monitor and a dispatcher, each a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from rate_limited_queue import DuplicateTask, LimitedTask, limit_for, submit
+from rate_limited_queue.errors import InvalidField, UnknownQueue
+from rate_limited_queue.processes import Child
+
+from cadasta.workertoolbox import Config, Ledger
+
+PROJECT = Path(__file__).parent / "project"
+
+
+class Deployment:
+    """The project of ``tests/project``, and the processes that it has."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        self.folder = folder
+        self.environ = {**environ, "PROJECT_FOLDER": str(folder), "PYTHONPATH": str(PROJECT)}
+        self._stack = contextlib.ExitStack()
+        self.app = Celery("proj", set_as_current=False, task_cls=LimitedTask)
+        config = Config.local(queues=["sms"], directory=folder / "broker", DURABLE=True)
+        self.app.config_from_object(config)
+        for name in ("send", "slow", "fail", "again"):
+            self.app.task(nothing, name=f"sms.{name}", typing=False)
+        self.tasks = self.app.tasks
+        self.ledger = Ledger.from_app(self.app)
+
+    def start(self, name: str, ready: str, *command: str) -> Child:
+        """Start a process and wait until its log has ``ready``."""
+        log = self.folder / f"{name}.log"
+        child = Child([sys.executable, "-m", *command], log, self.environ, self.folder)
+        self._stack.callback(child.kill)  # a warm shutdown would wait for what runs
+        wait_until(lambda: ready in child.text() or child.ended, f"{name} to be ready")
+        assert not child.ended, child.text()
+        return child
+
+    def worker(self, name: str = "w", concurrency: int = 2) -> Child:
+        command = ["celery", "-A", "proj", "worker", "-n", f"{name}@test", "-l", "INFO"]
+        return self.start(name, "ready.", *command, "-c", str(concurrency))
+
+    def monitor(self) -> Child:
+        return self.start("monitor", "Recording", "celery", "-A", "proj", "monitor")
+
+    def dispatcher(self, name: str = "dispatcher") -> Child:
+        return self.start(name, "Dispatching", "rate_limited_queue.cli", "dispatch", "-A", "proj")
+
+    def notes(self) -> list[list[str]]:
+        """The lines that tasks have written, in words: when, release, customer, ..."""
+        path = self.folder / "notes"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def nothing() -> None:
+    """Stands for the tasks of the project in the producer's app."""
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout: float = 40) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def deployment(
+    tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Deployment]:
+    """A deployment; producers in this process have its settings."""
+    environ["RLQ_SHARQ_JOB_EXPIRE_INTERVAL"] = "1200"
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    found = Deployment(tmp_path, environ)
+    yield found
+    found.close()
+
+
+def test_twenty_keys_and_three_workers(
+    deployment: Deployment, start_server: Callable[..., str]
+) -> None:
+    start_server()  # gives expired jobs back
+    deployment.monitor()
+    for name in ("one", "two", "three"):
+        deployment.worker(name, 1)
+    deployment.dispatcher()
+    ids = set()
+    intervals = {f"c{number}": 100 + 40 * number for number in range(20)}
+    for number in range(4):
+        for customer, interval in intervals.items():
+            result = submit(
+                deployment.tasks["sms.send"],
+                [customer, number],
+                queue_id=customer,
+                interval=interval,
+                headers={"tenant": customer.upper()},
+            )
+            ids.add(result.id)
+    wait_until(lambda: len(deployment.notes()) == 80, "all tasks")
+    releases = defaultdict(list)
+    for _, release, customer, done in deployment.notes():
+        releases[customer].append((int(release), int(done)))
+    for customer, found in releases.items():
+        found.sort()
+        assert [number for _, number in found] == [0, 1, 2, 3], "first in, first out"
+        for (first, _), (second, _) in zip(found, found[1:], strict=False):
+            assert second - first >= intervals[customer] * 1000
+    wait_until(lambda: deployment.ledger.summary().states.get("SUCCESS") == 80, "the ledger")
+    assert {task.task_id for task in deployment.ledger.find(limit=1000)} == ids
+    page = deployment.ledger.find(headers={"queue_id": "c7"})
+    assert len(page.tasks) == 4
+    assert {task.headers["tenant"] for task in page if task.headers} == {"C7"}
+
+
+def test_tasks_that_waited_for_a_worker_do_not_come_in_a_burst(deployment: Deployment) -> None:
+    deployment.dispatcher()
+    for number in range(4):
+        submit(deployment.tasks["sms.send"], ["c", number], queue_id="c", interval=300)
+    time.sleep(1.5)  # Without workers all four would be due.
+    assert limit_for("c").waiting == 3
+    deployment.worker()
+    wait_until(lambda: len(deployment.notes()) == 4, "all tasks")
+    times = [int(line[0]) / 1e6 for line in deployment.notes()]
+    for first, second in zip(times, times[1:], strict=False):
+        assert second - first > 290, "by this process's clock, which is not the store's"
+
+
+def test_a_lost_worker_and_ends_of_all_kinds(
+    deployment: Deployment, start_server: Callable[..., str]
+) -> None:
+    start_server()
+    first = deployment.worker("first", 1)
+    deployment.dispatcher()
+    tasks = deployment.tasks
+    # A worker that has acknowledged early, or whose broker is slow to notice, is just gone.
+    submit(tasks["sms.slow"], ["lost", 60], queue_id="lost", interval=0)
+    wait_until(lambda: len(deployment.notes()) == 1, "the slow task")
+    first.kill()
+    (deployment.folder / "notes").unlink()
+    deployment.worker("second", 2)
+    # Longer than its lease, which is renewed.
+    submit(tasks["sms.slow"], ["long", 3], queue_id="long", interval=0)
+    submit(tasks["sms.fail"], ["failing"], queue_id="failing", interval=0)
+    submit(tasks["sms.again"], ["retrying"], queue_id="retrying", interval=0)
+    wait_until(
+        lambda: (
+            sorted(line[2] for line in deployment.notes())
+            == ["failing", "long", "lost", "retrying", "retrying", "retrying"]
+        ),
+        "each of the tasks to run as often as it has to",
+    )
+    time.sleep(4)
+    assert len(deployment.notes()) == 6, "none of them came again"
+    for name in ("long", "failing", "retrying"):
+        with pytest.raises(UnknownQueue):
+            _ = limit_for(name).interval
+    assert limit_for("lost").interval == 0, "it runs again, and is not forgotten"
+
+
+def test_the_interval_can_be_changed_at_any_time(deployment: Deployment) -> None:
+    deployment.worker()
+    deployment.dispatcher()
+    with pytest.raises(UnknownQueue):
+        limit_for("c").interval = 100
+    for number in range(3):
+        submit(
+            deployment.tasks["sms.send"],
+            ["c", number],
+            queue_id="c",
+            interval=None if number else 3_600_000,
+        )
+    wait_until(lambda: len(deployment.notes()) == 1, "the first task")
+    assert limit_for("c").interval == 3_600_000
+    limit_for("c").interval = 200
+    wait_until(lambda: len(deployment.notes()) == 3, "the others", timeout=10)
+
+
+def test_what_cannot_be_submitted_is_told(deployment: Deployment) -> None:
+    send = deployment.tasks["sms.send"]
+    with pytest.raises(InvalidField, match="queue_id"):
+        submit(send, queue_id="not one", interval=1)
+    with pytest.raises(InvalidField, match="interval"):
+        submit(send, queue_id="c", interval=-1)
+    with pytest.raises(InvalidField, match="countdown"):
+        submit(send, queue_id="c", interval=1, countdown=5)
+    with pytest.raises(UnknownQueue, match="give one"):
+        submit(send, queue_id="c")
+    submit(send, queue_id="c", interval=1, task_id="one")
+    with pytest.raises(DuplicateTask):
+        submit(send, queue_id="c", interval=1, task_id="one")
+    plain = Celery("plain", set_as_current=False)
+    with pytest.raises(TypeError, match="task_cls"):
+        submit(plain.task(nothing, name="plain"), queue_id="c", interval=1)
+
+
+def test_the_dispatcher_stops_when_it_is_asked_to(deployment: Deployment) -> None:
+    child = deployment.dispatcher()
+    os.kill(child.pid, signal.SIGTERM)
+    assert child.wait(10) == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "rate_limited_queue.cli", "dispatch", "-A", "nowhere"],
+        env={**os.environ, **deployment.environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert "'nowhere' is no Celery app" in done.stderr
+
+
+def test_a_task_that_is_no_queues_runs_as_any_other(deployment: Deployment) -> None:
+    deployment.worker()
+    result: Any = deployment.tasks["sms.send"].delay("c", 1)
+    wait_until(lambda: deployment.notes(), "the task")
+    assert deployment.notes()[0][1:] == ["0", "c", "1"]
+    wait_until(lambda: deployment.app.AsyncResult(result.id).state == "SUCCESS", "its result")
