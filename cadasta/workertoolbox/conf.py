@@ -157,6 +157,10 @@ class Config(dict[str, Any]):
         if "task_default_routing_key" not in found:
             settings["task_default_routing_key"] = settings["task_default_queue"]
         backend = str(settings["result_backend"])
+        if backend.startswith("db+postgresql://"):
+            # SQLAlchemy 2.1 takes psycopg 3 where none is named; psycopg2 is what we require.
+            backend = backend.replace("postgresql", "postgresql+psycopg2", 1)
+            settings["result_backend"] = backend
         if not backend.startswith("toolbox+") and "result_extended" not in found:
             if own["MONITOR_REDACT"] or not own["MONITOR_STORE_ARGS"]:
                 # Another result backend would store the arguments beside the result.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.acceptance.deployment import Deployment
 from tests.conftest import StartProcess
+from tests.services import PrivatePostgres, PrivateRabbitMQ
 
 BROKERS = ("rabbitmq", "rabbitmq-quorum", "sqs", "redis", "embedded")
 
@@ -56,6 +58,28 @@ def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deplo
     found = Deployment(tmp_path, _settings(broker, tmp_path, request.getfixturevalue), environ)
     yield found
     found.close()
+
+
+@pytest.fixture
+def on_private_postgres(
+    rabbitmq_url: str, private_postgres: PrivatePostgres, tmp_path: Path
+) -> Iterator[Deployment]:
+    """The project on RabbitMQ, with a database server that a test may stop."""
+    backend = f"toolbox+{private_postgres.url}"
+    with closing(
+        Deployment(tmp_path, {"broker_url": rabbitmq_url, "result_backend": backend})
+    ) as d:
+        yield d
+
+
+@pytest.fixture
+def on_private_rabbitmq(
+    private_rabbitmq: PrivateRabbitMQ, postgres_url: str, tmp_path: Path
+) -> Iterator[Deployment]:
+    """The project on PostgreSQL, with a broker that a test may stop."""
+    url, backend = private_rabbitmq.url, f"toolbox+{postgres_url}"
+    with closing(Deployment(tmp_path, {"broker_url": url, "result_backend": backend})) as d:
+        yield d
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,16 +58,6 @@ def test_two_monitors_share_the_work(deployment: Deployment) -> None:
     assert min(shares) > 0
 
 
-@pytest.fixture
-def on_private_postgres(
-    rabbitmq_url: str, private_postgres: PrivatePostgres, tmp_path: Path
-) -> Iterator[Deployment]:
-    settings = {"broker_url": rabbitmq_url, "result_backend": f"toolbox+{private_postgres.url}"}
-    found = Deployment(tmp_path, settings)
-    yield found
-    found.close()
-
-
 def test_an_outage_of_the_database_is_waited_out(
     on_private_postgres: Deployment, private_postgres: PrivatePostgres
 ) -> None:
@@ -85,16 +73,6 @@ def test_an_outage_of_the_database_is_waited_out(
     publishing.join()
     assert_complete(deployment)
     assert monitor.stop() == 0
-
-
-@pytest.fixture
-def on_private_rabbitmq(
-    private_rabbitmq: PrivateRabbitMQ, postgres_url: str, tmp_path: Path
-) -> Iterator[Deployment]:
-    settings = {"broker_url": private_rabbitmq.url, "result_backend": f"toolbox+{postgres_url}"}
-    found = Deployment(tmp_path, settings)
-    yield found
-    found.close()
 
 
 def test_a_restart_of_the_broker_is_waited_out(

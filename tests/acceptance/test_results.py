@@ -60,16 +60,6 @@ def test_four_workers_start_at_once_on_an_empty_database(
         deployment.stop_all()
 
 
-@pytest.fixture
-def on_private_postgres(
-    rabbitmq_url: str, private_postgres: PrivatePostgres, tmp_path: Path
-) -> Iterator[Deployment]:
-    settings = {"broker_url": rabbitmq_url, "result_backend": f"toolbox+{private_postgres.url}"}
-    found = Deployment(tmp_path, settings)
-    yield found
-    found.close()
-
-
 def test_a_restart_of_the_database_costs_no_result(
     on_private_postgres: Deployment, private_postgres: PrivatePostgres
 ) -> None:

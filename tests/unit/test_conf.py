@@ -267,7 +267,7 @@ def test_the_result_backend_quotes_every_part() -> None:
 def test_the_result_backend_may_be_a_template() -> None:
     template = "db+postgresql://{0.RESULT_DB_USER}:{0.RESULT_DB_PASS}@{0.RESULT_DB_HOST}/x"
     config = Config(queues=["a"], result_backend=template, RESULT_DB_PASS="a@b")
-    assert config.result_backend == "db+postgresql://worker:a%40b@localhost/x"
+    assert config.result_backend == "db+postgresql+psycopg2://worker:a%40b@localhost/x"
     assert Config(queues=["a"], LEDGER_URL="sqlite:///{0.QUEUE_PREFIX}.db").LEDGER_URL == (
         "sqlite:///dev.db"
     )
