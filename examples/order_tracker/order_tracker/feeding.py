@@ -123,7 +123,8 @@ def is_sweep_due(connection: Connection, now: datetime) -> bool:
         return True
     if not state.going or in_flight(connection) >= state.max_queue:
         return False
-    return connection.execute(select(orders.c.id).where(orders.c.status == PENDING)).first() is not None
+    pending = select(orders.c.id).where(orders.c.status == PENDING).limit(1)
+    return connection.execute(pending).first() is not None
 
 
 def sweep(connection: Connection, now: datetime, worker: str) -> list[Feeding]:
@@ -207,7 +208,7 @@ def _claim_unsent(connection: Connection, state: Feed, now: datetime) -> list[Fe
         .limit(_SWEEP)
     )
     rows = connection.execute(query).all()
-    wanted = [r for r in rows if r.status in IN_FLIGHT and r.attempt == r.fed_attempt]
+    wanted = [r for r in rows if r.status == QUEUED and r.attempt == r.fed_attempt]
     void = [row.task_id for row in rows if row not in wanted]
     if void:  # The unit has moved on without it.
         mark_sent(connection, void, now)
