@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks for what was left behind.
 SWEEP_INTERVAL = 1.0
+#: Messages that are noted as sent in one transaction.
+NOTED_TOGETHER = 50
 
 
 class Feeder:
@@ -64,15 +66,22 @@ class Feeder:
             BrokerAway: the broker did not take all; a sweep sends the rest again.
         """
         sent: list[Feeding] = []
+        noted = 0
         try:
             for one in feedings:
                 send_feeding(self.app, self.box, one)
                 sent.append(one)
+                if len(sent) - noted == NOTED_TOGETHER:
+                    self._note(sent[noted:])
+                    noted = len(sent)
         finally:
-            if sent:
-                with self.database.write() as connection:
-                    mark_sent(connection, [one.task_id for one in sent], utc_now())
+            self._note(sent[noted:])
         return sent
+
+    def _note(self, sent: Sequence[Feeding]) -> None:
+        if sent:
+            with self.database.write() as connection:
+                mark_sent(connection, [one.task_id for one in sent], utc_now())
 
     def publish_or_leave(self, feedings: Sequence[Feeding]) -> list[Feeding]:
         """As :meth:`publish`, but what fails is left to a sweep; returns what was sent."""

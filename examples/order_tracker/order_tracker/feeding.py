@@ -17,8 +17,10 @@ from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from .statuses import IN_FLIGHT, PENDING, QUEUED
 from .tables import feed, order_feedings, order_transitions, orders
 
-#: Seconds after which a message that is still not marked as sent is sent again: its publisher died.
+#: Seconds after which a message that is still not marked as sent is sent again, since its publisher
+#: died: so many, and so many more for each that may have been fed together.
 UNSENT_AFTER = 5.0
+UNSENT_AFTER_EACH = 0.05
 #: Most units that one look at the stalled feeds again; the next look comes soon.
 _SWEEP = 500
 
@@ -115,7 +117,7 @@ def top_up(connection: Connection, state: Feed, now: datetime, worker: str) -> l
 def is_sweep_due(connection: Connection, now: datetime) -> bool:
     """Whether :func:`sweep` has something to do; locks nothing."""
     state = connection.execute(select(feed)).one()
-    unsent = select(order_feedings.c.task_id).where(_unsent(now)).limit(1)
+    unsent = select(order_feedings.c.task_id).where(_unsent(now, state.max_queue)).limit(1)
     if connection.execute(unsent).first():
         return True
     stalled = select(orders.c.id).where(_stalled(now, state.stall_timeout)).limit(1)
@@ -177,8 +179,8 @@ def mark_received(connection: Connection, task_id: str, leader: str, now: dateti
     return bool(connection.execute(query).rowcount)
 
 
-def _unsent(now: datetime) -> Any:
-    cutoff = now - timedelta(seconds=UNSENT_AFTER)
+def _unsent(now: datetime, max_queue: int) -> Any:
+    cutoff = now - timedelta(seconds=UNSENT_AFTER + UNSENT_AFTER_EACH * max_queue)
     return and_(order_feedings.c.sent_at.is_(None), order_feedings.c.fed_at < cutoff)
 
 
@@ -203,7 +205,7 @@ def _claim_unsent(connection: Connection, state: Feed, now: datetime) -> list[Fe
             orders.c.payload,
         )
         .join(orders, orders.c.id == order_feedings.c.order_id)
-        .where(_unsent(now))
+        .where(_unsent(now, state.max_queue))
         .order_by(order_feedings.c.fed_at)
         .limit(_SWEEP)
     )

@@ -57,20 +57,21 @@ def run_api(settings: Settings) -> None:
         send_bytes=1,  # Events are to leave at once.
         ident=None,
     )
-    signal.signal(signal.SIGTERM, _end)
+
+    def end(*_: Any) -> NoReturn:
+        events.close()  # else the server would wait for the streams
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
     sweeper.start()
     print(f"Listening on http://{settings.api_host}:{settings.api_port}/board", flush=True)
     try:
         server.run()
     finally:
-        events.close()
         server.close()
         sweeper.stop()
         database.close()
-
-
-def _end(*_: Any) -> NoReturn:
-    raise SystemExit(0)
 
 
 def run_leader(settings: Settings) -> None:

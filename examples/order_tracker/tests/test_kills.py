@@ -1,0 +1,74 @@
+"""SIGKILL of each process in turn: every unit ends once, and none is stuck."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+UNITS = 120
+LIMIT = 20
+
+
+def test_embedded(deploy: Any) -> None:
+    _kill_each(deploy(RTB_BROADCAST_MAX_QUEUE=LIMIT, RTB_WORK_SECONDS=0.05, RTB_ERROR_RATE=0.2))
+
+
+def test_rabbitmq_and_postgres(deploy: Any, rabbitmq_url: str, postgres_url: str) -> None:
+    tracker = deploy(
+        RTB_BROADCAST_MAX_QUEUE=LIMIT,
+        RTB_WORK_SECONDS=0.05,
+        RTB_ERROR_RATE=0.2,
+        RTB_BROKER_URL=rabbitmq_url,
+        RTB_DB_URL=postgres_url,
+    )
+    _kill_each(tracker)
+
+
+def _kill_each(tracker: Any) -> None:
+    tracker.init(UNITS)
+    tracker.start_all(apis=2, agents=2)
+    tracker.call("GET", "/go/", url=tracker.url)
+    victims = ["agent0", "leader", "api0", "inbox", "agent1", "api1"]
+    every = UNITS // (len(victims) + 2)
+
+    def kill_next(standing: Any) -> None:
+        if victims and standing.done >= (7 - len(victims)) * every:
+            name = victims.pop(0)
+            tracker.fleet.kill(name)
+            if name.startswith("api"):
+                tracker.start_api(int(name[-1]))
+            else:
+                tracker.fleet.start(name, name.rstrip("01"))
+
+    tracker.follow(meanwhile=kill_next)
+    assert not victims
+    tracker.assert_each_ended_once(UNITS)
+
+
+def test_an_agent_killed_in_the_middle_of_a_unit(deploy: Any) -> None:
+    tracker = deploy(RTB_WORK_SECONDS=1.5, RTB_ERROR_RATE=0)
+    tracker.init(2)
+    tracker.start_all(agents=1)
+    tracker.call("GET", "/go/")
+    tracker.wait_until(lambda: tracker.standing().counts["processing"], "a unit in work")
+    tracker.fleet.kill("agent0")
+    tracker.fleet.start("agent0", "agent")
+    tracker.follow()
+    tracker.assert_each_ended_once(2)
+    ends = tracker.rows("SELECT count(*) FROM order_transitions WHERE to_status = 'success'")
+    assert ends == [(2,)]
+
+
+def test_a_lost_message_is_made_good_after_the_stall_timeout(deploy: Any) -> None:
+    tracker = deploy(RTB_STALL_TIMEOUT=2, RTB_BROADCAST_MAX_QUEUE=3)
+    tracker.init(6)
+    tracker.start_api()
+    tracker.wait_for_api()
+    assert len(tracker.call("GET", "/go/")[1]["sent"]) == 3
+    time.sleep(2.2)  # No leader is there: by now the messages have expired.
+    for kind in ("leader", "inbox", "agent"):
+        tracker.fleet.start(kind, kind)
+    tracker.follow()
+    tracker.assert_each_ended_once(6)
+    fed = tracker.rows("SELECT order_id, count(*) FROM order_feedings GROUP BY 1 ORDER BY 1")
+    assert all(number > 1 for _, number in fed[:3])
