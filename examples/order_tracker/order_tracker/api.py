@@ -5,7 +5,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flask import Flask, Response, jsonify, request, stream_with_context
+from flask import (
+    Flask,
+    Response,
+    jsonify,
+    make_response,
+    render_template,
+    request,
+    stream_with_context,
+)
 from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy import insert, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,6 +27,7 @@ from .events import Events
 from .feeder import Feeder
 from .feeding import lock_feed, top_up
 from .requests import (
+    body_of,
     fingerprint,
     idempotency_key,
     refuse_unknown,
@@ -118,7 +127,7 @@ def _add_order_routes(api: Flask, database: Database, feeder: Feeder) -> None:
     def add() -> tuple[Response, int, dict[str, str]]:
         refuse_unknown(request.args)
         key = idempotency_key(request.headers.get("Idempotency-Key"))
-        body = request.get_json()
+        body = body_of(request.mimetype, request.get_data())
         units, many = units_of(body)
         with database.write() as connection:
             state = lock_feed(connection)
@@ -199,38 +208,49 @@ def _location(answer: dict[str, Any]) -> dict[str, str]:
 
 
 def _handle_errors(api: Flask) -> None:
-    def answer(status: int, message: str, field: str | None = None) -> tuple[Response, int]:
-        error = {"status": status, "message": message, **({"field": field} if field else {})}
-        return jsonify({"error": error}), status
+    def answer(status: int, message: str, field: str | None = None) -> Response:
+        if request.path.startswith("/board") and request.accept_mimetypes.accept_html:
+            made = make_response(render_template("error.html", message=message))
+        else:
+            error = {"status": status, "message": message, **({"field": field} if field else {})}
+            made = jsonify({"error": error})
+        made.status_code = status
+        return made
 
     @api.errorhandler(RequestError)
-    def request_error(error: RequestError) -> tuple[Response, int]:
+    def request_error(error: RequestError) -> Response:
         return answer(error.status, error.message, error.field)
 
     @api.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Any:
         status = error.code or 500
-        if error.response is not None or status < 400:
+        if status < 400:
             return error  # a redirection
-        message = f"{request.method} {request.path}: {error.description}"
-        made, _ = answer(status, message)
         allowed = dict(error.get_headers()).get("Allow")
+        reasons = {
+            404: "there is nothing at this path.",
+            405: f"the method is not allowed here; {allowed} are.",
+            413: f"the body has more than {MAX_BODY_BYTES} bytes.",
+        }
+        made = answer(status, f"{request.method} {request.path}: {reasons.get(status, error.name)}")
         if allowed:
             made.headers["Allow"] = allowed
-        return made, status
+        return made
 
     @api.errorhandler(BrokerAway)
-    def broker_away(error: Exception) -> tuple[Response, int]:
+    def broker_away(error: Exception) -> Response:
         logger.warning("The broker cannot be reached: %s", type(error).__name__)
         return answer(
-            503, "the feeding has started, but the broker cannot be reached; units follow by then."
+            503,
+            "the feeding has started, but the broker cannot be reached: the units are sent by"
+            " themselves when it can.",
         )
 
     @api.errorhandler(SQLAlchemyError)
-    def database_away(error: Exception) -> tuple[Response, int]:
+    def database_away(error: Exception) -> Response:
         logger.error("The database failed: %s", type(error).__name__, exc_info=True)
         return answer(503, "the database cannot be used at the moment; try again.")
 
     @api.errorhandler(TooManyStreams)
-    def too_many(_: Exception) -> tuple[Response, int]:
+    def too_many(_: Exception) -> Response:
         return answer(503, "this process has no room for another stream; try again later.")

@@ -23,7 +23,7 @@ INTERVAL = 0.25
 #: Seconds that a summary is good for.
 SUMMARY_AGE = 0.5
 #: Seconds after which something is sent where nothing happens, so that a broken line is noticed.
-HEARTBEAT = 5.0
+HEARTBEAT = 2.0
 #: Seconds that a transaction may take between the numbering of its rows and its commit.
 PATIENCE = 10.0
 #: Transitions a look.

@@ -153,7 +153,8 @@ def _curve(
 ) -> list[tuple[float, int]]:
     curve = [(now, current)]
     for at, status in rows:  # newest first
-        curve.append((at, current))
+        if at != curve[-1][0]:  # Of one transaction, only the outcome shows.
+            curve.append((at, current))
         current += -1 if status == QUEUED else 1
     curve.reverse()
     step = max(1, len(curve) // points)

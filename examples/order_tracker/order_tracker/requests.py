@@ -19,6 +19,24 @@ _MAX_ID = 2**63 - 1
 _FIELDS = {"priority", "payload"}
 
 
+def body_of(mimetype: str, data: bytes) -> Any:
+    """The JSON of a request's body."""
+    if mimetype != "application/json":
+        raise RequestError(
+            f"Content-Type is {_short(mimetype)}: send application/json.", 415, "Content-Type"
+        )
+    try:
+        return json.loads(data, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise RequestError("the body is nested too deeply.") from None
+    except ValueError as error:
+        raise RequestError(f"the body is no JSON: {error}.") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
 def units_of(body: Any) -> tuple[list[NewUnit], bool]:
     """The units of ``POST /orders``, and whether it was a list of them."""
     if not isinstance(body, list):
@@ -53,9 +71,13 @@ def _unit(given: Any, where: str) -> NewUnit:
         raise RequestError(
             f"{where}: payload is {_short(payload)}: write a JSON object.", field="payload"
         )
-    if "\\u0000" in json.dumps(payload) or len(json.dumps(payload)) > MAX_PAYLOAD_BYTES:
+    try:
+        size = len(json.dumps(payload, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError as error:  # a number beyond all bounds, or half of a surrogate pair
+        raise RequestError(f"{where}: payload cannot be kept: {error}.", field="payload") from None
+    if size > MAX_PAYLOAD_BYTES:
         raise RequestError(
-            f"{where}: payload has more than {MAX_PAYLOAD_BYTES} bytes of JSON, or a NUL.",
+            f"{where}: payload has {size} bytes of JSON: at most {MAX_PAYLOAD_BYTES} are kept.",
             field="payload",
         )
     return NewUnit(priority, payload)
