@@ -5,7 +5,7 @@ from __future__ import annotations
 from .backlog import NewUnit, add_units, count_units
 from .database import Database, utc_now
 from .feeding import lock_feed
-from .processes import process_name
+from .identity import process_name
 from .settings import Settings
 
 

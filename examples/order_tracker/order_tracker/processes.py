@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import socket
 from typing import Any, NoReturn
 
 from celery import Celery
@@ -16,6 +14,7 @@ from .api import make_api
 from .database import Database, change_bounds
 from .events import Events
 from .feeder import Feeder, Sweeper
+from .identity import process_name
 from .inbox import add_inbox_task
 from .leader import add_leader_task
 from .messages import AGENT_QUEUE, INBOX_QUEUE, make_app
@@ -27,11 +26,6 @@ STREAMS = 40
 
 #: A worker of this application needs no word from its fellows.
 _QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-
-
-def process_name(kind: str) -> str:
-    """How a process is called in the history, as ``agent-4711@host``."""
-    return f"{kind}-{os.getpid()}@{socket.gethostname()}"
 
 
 def run_api(settings: Settings) -> None:
@@ -65,7 +59,8 @@ def run_api(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     sweeper.start()
-    print(f"Listening on http://{settings.api_host}:{settings.api_port}/board", flush=True)
+    port = getattr(server, "effective_port", settings.api_port)  # Of two sockets, it has none.
+    print(f"Listening on http://{settings.api_host}:{port}/board", flush=True)
     try:
         server.run()
     finally:
