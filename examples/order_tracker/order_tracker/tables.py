@@ -64,13 +64,14 @@ orders = Table(
     Index("orders_by_status", "status", "id"),
     sqlite_autoincrement=True,
 )
-#: The line: first the highest priority, then the oldest.
+#: The line: first the highest priority, then the oldest. On SQLite it has the units of each status,
+#: since SQLite does not choose an index of the pending ones alone.
 Index(
     "orders_in_line",
+    orders.c.status,
     orders.c.priority.desc(),
     orders.c.id,
     postgresql_where=text("status = 'pending'"),
-    sqlite_where=text("status = 'pending'"),
 )
 
 #: One row a change of status. The constraint makes the database refuse a second row of one status

@@ -8,91 +8,50 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import shutil
-import subprocess
+import secrets
+import socket
 import time
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from typing import Any
 
-import psycopg2
 import pytest
 from order_tracker.database import Database
 from order_tracker.fleet import Fleet
 from order_tracker.initialise import initialise
 from order_tracker.reading import Summary
+from order_tracker.scratch import ServerMissingError, scratch_database, scratch_vhost
 from order_tracker.settings import Settings
 from order_tracker.standing import is_complete, read
-from sqlalchemy.engine import make_url
 
-RABBITMQ_URL = "amqp://guest:guest@127.0.0.1:5672//"
-POSTGRES_URL = "postgresql+psycopg2://postgres@127.0.0.1:5432/postgres"
 #: What would reach the application from whoever runs the tests.
 FOREIGN = ("RTB_", "CELERY_", "SENTRY_", "AWS_")
 
 
-def _fail(message: str) -> NoReturn:
-    raise pytest.fail.Exception(message, pytrace=False) from None
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except ServerMissingError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.fixture
 def postgres_url() -> Iterator[str]:
     """An empty database."""
-    admin = make_url(os.environ.get("TEST_POSTGRES_URL", POSTGRES_URL))
-    name = f"order_tracker_test_{uuid.uuid4().hex}"
-
-    def run(statement: str) -> None:
-        connection = psycopg2.connect(
-            admin.set(drivername="postgresql").render_as_string(hide_password=False),
-            connect_timeout=5,
-        )
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-        finally:
-            connection.close()
-
-    try:
-        run(f"CREATE DATABASE {name}")
-    except psycopg2.Error as error:
-        _fail(f"PostgreSQL cannot be used: start one, or name it by TEST_POSTGRES_URL.\n{error}")
-    yield admin.set(database=name).render_as_string(hide_password=False)
-    run(f"DROP DATABASE {name} WITH (FORCE)")
+    with _told(), scratch_database() as url:
+        yield url
 
 
 @pytest.fixture
 def rabbitmq_url() -> Iterator[str]:
-    """A virtual host of its own, by rabbitmqctl (or what TEST_RABBITMQ_CTL names)."""
-    parts = urlsplit(os.environ.get("TEST_RABBITMQ_URL", RABBITMQ_URL))
-    name = f"order-tracker-test-{uuid.uuid4().hex}"
-    control = shlex.split(os.environ.get("TEST_RABBITMQ_CTL", "rabbitmqctl"))
-
-    def run(*arguments: str) -> None:
-        program = shutil.which(control[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-        if program is None:
-            _fail(
-                "RabbitMQ: no rabbitmqctl here; install rabbitmq-server, or set TEST_RABBITMQ_CTL"
-            )
-        done = subprocess.run(
-            [program, *control[1:], *arguments], capture_output=True, text=True, timeout=60
-        )
-        if done.returncode:
-            _fail(
-                "RabbitMQ cannot be used: start one, or name it by TEST_RABBITMQ_URL and"
-                f" TEST_RABBITMQ_CTL.\n{done.stdout}{done.stderr}"
-            )
-
-    run("add_vhost", name)
-    run("set_permissions", "-p", name, parts.username or "guest", ".*", ".*", ".*")
-    yield f"{parts.scheme}://{parts.netloc}/{name}"
-    run("delete_vhost", name)
+    """A virtual host of its own."""
+    with _told(), scratch_vhost() as url:
+        yield url
 
 
 @dataclass
@@ -251,9 +210,6 @@ def deploy(tmp_path: Path) -> Iterator[Deploy]:
 
 def _free_ports() -> int:
     """The first of four ports that nobody listens on, below those of outgoing connections."""
-    import secrets
-    import socket
-
     while True:
         first = 20_000 + secrets.randbelow(3_000) * 4
         try:

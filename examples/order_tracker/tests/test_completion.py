@@ -15,7 +15,7 @@ def test_embedded(deploy: Any) -> None:
     _to_the_end(tracker)
 
 
-def test_rabbitmq_and_postgres(deploy: Any, rabbitmq_url: str, postgres_url: str) -> None:
+def test_rabbitmq_and_postgres(rabbitmq_url: str, postgres_url: str, deploy: Any) -> None:
     tracker = deploy(
         RTB_BROADCAST_MAX_QUEUE=LIMIT, RTB_BROKER_URL=rabbitmq_url, RTB_DB_URL=postgres_url
     )

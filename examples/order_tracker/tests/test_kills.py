@@ -13,7 +13,7 @@ def test_embedded(deploy: Any) -> None:
     _kill_each(deploy(RTB_BROADCAST_MAX_QUEUE=LIMIT, RTB_WORK_SECONDS=0.05, RTB_ERROR_RATE=0.2))
 
 
-def test_rabbitmq_and_postgres(deploy: Any, rabbitmq_url: str, postgres_url: str) -> None:
+def test_rabbitmq_and_postgres(rabbitmq_url: str, postgres_url: str, deploy: Any) -> None:
     tracker = deploy(
         RTB_BROADCAST_MAX_QUEUE=LIMIT,
         RTB_WORK_SECONDS=0.05,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from typing import Any
+
+from order_tracker.scratch import rabbitmqctl
 
 UNITS = 100
 LIMIT = 10
 
 
-def test_broken_connections(deploy: Any, rabbitmq_url: str, postgres_url: str) -> None:
+def test_broken_connections(rabbitmq_url: str, postgres_url: str, deploy: Any) -> None:
     tracker = deploy(
         RTB_BROADCAST_MAX_QUEUE=LIMIT,
         RTB_WORK_SECONDS=0.05,
@@ -41,10 +41,4 @@ def _break_database(tracker: Any, _: str) -> None:
 
 
 def _break_broker(_: Any, vhost: str) -> None:
-    program = shutil.which("rabbitmqctl") or "/usr/sbin/rabbitmqctl"
-    subprocess.run(
-        [program, "close_all_connections", "--vhost", vhost, "test"],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
+    rabbitmqctl("close_all_connections", "--vhost", vhost, "test")
