@@ -10,6 +10,8 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
+from cadasta.workertoolbox import ToolboxError
+
 from .errors import OrderTrackerError
 from .settings import Settings
 
@@ -20,8 +22,10 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except OrderTrackerError as error:
+        except (OrderTrackerError, ToolboxError) as error:
             raise click.ClickException(str(error)) from error
+        except PermissionError as error:
+            raise click.ClickException(f"{error.strerror}: {error.filename}") from error
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
             raise click.ClickException(

@@ -17,6 +17,9 @@ from .tables import feed, metadata
 
 #: Seconds that a writer waits for SQLite's one write lock.
 _SQLITE_PATIENCE = 30
+#: How long PostgreSQL bears a process that has stopped in the middle of a transaction: it may hold
+#: the lock that all others wait for.
+_PG_PATIENCE = "30s"
 #: The key of PostgreSQL's advisory lock around the making of the tables; any number of our own.
 _LOCK_KEY = 7_205_759_403
 #: The line is a queue, and its index must not fill with rows that have left it.
@@ -55,6 +58,8 @@ class Database:
         if self.is_sqlite:
             event.listen(self.engine, "connect", _set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine, "connect", _set_up_postgres)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -124,6 +129,12 @@ def _set_up_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _set_up_postgres(connection: Any, _: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{_PG_PATIENCE}'")
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -36,7 +36,7 @@ def run_api(settings: Settings) -> None:
         OSError: the address cannot be listened on.
     """
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
-    database = Database(settings.db_url, pool_size=THREADS)
+    database = Database(settings.db_url)
     database.require_tables()
     with database.write() as connection:
         change_bounds(connection, settings.max_queue, settings.stall_timeout)

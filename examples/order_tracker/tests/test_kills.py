@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from pathlib import Path
 from typing import Any
 
-UNITS = 120
+import pytest
+
+#: TEST_FULL=1: a thousand units, and each process is killed four times.
+ROUNDS = 4 if os.environ.get("TEST_FULL") == "1" else 1
+UNITS = 120 if ROUNDS == 1 else 1000
 LIMIT = 20
+PATIENCE = 60 if ROUNDS == 1 else 170
 
 
 def test_embedded(deploy: Any) -> None:
@@ -28,11 +36,12 @@ def _kill_each(tracker: Any) -> None:
     tracker.init(UNITS)
     tracker.start_all(apis=2, agents=2)
     tracker.call("GET", "/go/", url=tracker.url)
-    victims = ["agent0", "leader", "api0", "inbox", "agent1", "api1"]
+    victims = ["agent0", "leader", "api0", "inbox", "agent1", "api1"] * ROUNDS
     every = UNITS // (len(victims) + 2)
+    kills = len(victims)
 
     def kill_next(standing: Any) -> None:
-        if victims and standing.done >= (7 - len(victims)) * every:
+        if victims and standing.done >= (kills + 1 - len(victims)) * every:
             name = victims.pop(0)
             tracker.fleet.kill(name)
             if name.startswith("api"):
@@ -40,19 +49,26 @@ def _kill_each(tracker: Any) -> None:
             else:
                 tracker.fleet.start(name, name.rstrip("01"))
 
-    tracker.follow(meanwhile=kill_next)
+    tracker.follow(PATIENCE, meanwhile=kill_next)
     assert not victims
     tracker.assert_each_ended_once(UNITS)
 
 
-def test_an_agent_killed_in_the_middle_of_a_unit(deploy: Any) -> None:
+@pytest.mark.parametrize("whom", ["the agent", "its pool process"])
+def test_an_agent_killed_in_the_middle_of_a_unit(deploy: Any, whom: str) -> None:
     tracker = deploy(RTB_WORK_SECONDS=1.5, RTB_ERROR_RATE=0)
     tracker.init(2)
     tracker.start_all(agents=1)
     tracker.call("GET", "/go/")
     tracker.wait_until(lambda: tracker.standing().counts["processing"], "a unit in work")
-    tracker.fleet.kill("agent0")
-    tracker.fleet.start("agent0", "agent")
+    if whom == "the agent":
+        tracker.fleet.kill("agent0")
+        tracker.fleet.start("agent0", "agent")
+    else:
+        parent = tracker.fleet.pid("agent0")
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        assert len(children) == 1
+        os.kill(int(children[0]), signal.SIGKILL)
     tracker.follow()
     tracker.assert_each_ended_once(2)
     ends = tracker.rows("SELECT count(*) FROM order_transitions WHERE to_status = 'success'")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from typing import Any
 
+import pytest
+from order_tracker.database import Database
 from order_tracker.scratch import rabbitmqctl
+from sqlalchemy import text
 
 UNITS = 100
 LIMIT = 10
@@ -42,3 +47,45 @@ def _break_database(tracker: Any, _: str) -> None:
 
 def _break_broker(_: Any, vhost: str) -> None:
     rabbitmqctl("close_all_connections", "--vhost", vhost, "test")
+
+
+def test_the_broker_is_away_when_the_feeding_starts(deploy: Any) -> None:
+    tracker = deploy(RTB_BROADCAST_MAX_QUEUE=2, RTB_BROKER_URL="amqp://guest:guest@127.0.0.1:1//")
+    tracker.init(5)
+    tracker.start_api()
+    tracker.wait_for_api()
+    status, answer = tracker.call("GET", "/go/")
+    assert (status, "the broker cannot be reached" in answer["error"]["message"]) == (503, True)
+    assert tracker.standing().counts["queued"] == 2
+    tracker.fleet.stop()
+
+    # It comes: what has its place is sent after all.
+    broker = f"embedded:///{tracker.fleet.folder}/broker.sqlite3"
+    tracker.fleet.environ["RTB_BROKER_URL"] = broker
+    tracker.start_all(agents=1)
+    tracker.follow()
+    tracker.assert_each_ended_once(5)
+
+
+def test_the_database_is_broken(deploy: Any) -> None:
+    tracker = deploy()
+    tracker.init(1)
+    tracker.start_api()
+    tracker.wait_for_api()
+    with tracker.database.write() as connection:
+        connection.exec_driver_sql("DROP TABLE feed")
+    status, answer = tracker.call("GET", "/")
+    assert (status, "the database cannot be used" in answer["error"]["message"]) == (503, True)
+    request = urllib.request.Request(f"{tracker.url}/board", headers={"Accept": "text/html"})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=10)
+    with caught.value as page:
+        assert (page.code, b"The board cannot be shown" in page.read()) == (503, True)
+
+
+def test_a_process_that_stops_in_a_transaction_does_not_stop_all(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with database.read() as connection:
+        query = text("SHOW idle_in_transaction_session_timeout")
+        assert connection.execute(query).scalar_one() == "30s"
+    database.close()
