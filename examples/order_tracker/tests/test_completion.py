@@ -1,4 +1,7 @@
-"""A hundred units to their end, by real processes; the limit holds at every moment."""
+"""A hundred units to their end, by real processes; the limit holds at every moment.
+
+On the embedded default, the test of the demo and those of the kills do so.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,6 @@ from typing import Any
 
 UNITS = 100
 LIMIT = 20
-
-
-def test_embedded(deploy: Any) -> None:
-    tracker = deploy(RTB_BROADCAST_MAX_QUEUE=LIMIT)
-    tracker.init(UNITS)
-    tracker.start_all()
-    _to_the_end(tracker)
 
 
 def test_rabbitmq_and_postgres(rabbitmq_url: str, postgres_url: str, deploy: Any) -> None:
