@@ -12,9 +12,7 @@ from flask import (
     make_response,
     render_template,
     request,
-    stream_with_context,
 )
-from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy import insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
@@ -22,7 +20,7 @@ from werkzeug.exceptions import HTTPException
 from . import board, reading
 from .backlog import add_units, retry_unit
 from .database import Database, utc_now
-from .errors import RequestError
+from .errors import BrokerAwayError, RequestError
 from .events import Events
 from .feeder import Feeder
 from .feeding import lock_feed, top_up
@@ -72,8 +70,7 @@ def make_api(database: Database, feeder: Feeder, events: Events) -> Flask:
         if opened is None:
             raise TooManyStreams
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        body = stream_with_context(opened)
-        return Response(body, mimetype="text/event-stream", headers=headers)
+        return Response(opened, mimetype="text/event-stream", headers=headers)
 
     return api
 
@@ -237,9 +234,9 @@ def _handle_errors(api: Flask) -> None:
             made.headers["Allow"] = allowed
         return made
 
-    @api.errorhandler(BrokerAway)
+    @api.errorhandler(BrokerAwayError)
     def broker_away(error: Exception) -> Response:
-        logger.warning("The broker cannot be reached: %s", type(error).__name__)
+        logger.warning("The broker cannot be reached: %s", error)
         return answer(
             503,
             "the feeding has started, but the broker cannot be reached: the units are sent by"

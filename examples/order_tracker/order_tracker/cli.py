@@ -74,7 +74,7 @@ def init(units: int, add: bool, db: str | None) -> None:
 @database_option
 def api(bind: str | None, db: str | None) -> None:
     """Serve the HTTP API and the board."""
-    from .processes import run_api
+    from .server import run_api
 
     settings = settings_of(db, RTB_API_HOST=bind)
     try:
@@ -90,7 +90,7 @@ def api(bind: str | None, db: str | None) -> None:
 @database_option
 def leader(db: str | None) -> None:
     """Prepare units for the agents."""
-    from .processes import run_leader
+    from .workers import run_leader
 
     run_leader(settings_of(db))
 
@@ -100,7 +100,7 @@ def leader(db: str | None) -> None:
 @database_option
 def agent(concurrency: int, db: str | None) -> None:
     """Work on units, so many at a time; run as many agents as you like."""
-    from .processes import run_agent
+    from .workers import run_agent
 
     run_agent(settings_of(db), concurrency)
 
@@ -109,7 +109,7 @@ def agent(concurrency: int, db: str | None) -> None:
 @database_option
 def inbox(db: str | None) -> None:
     """Apply what leaders and agents report, and feed the next units."""
-    from .processes import run_inbox
+    from .workers import run_inbox
 
     run_inbox(settings_of(db))
 
@@ -118,7 +118,7 @@ def inbox(db: str | None) -> None:
 @database_option
 def monitor(db: str | None) -> None:
     """Record every task in the toolbox's ledger."""
-    from .processes import run_monitor
+    from .workers import run_monitor
 
     run_monitor(settings_of(db))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
+import sys
 import tempfile
 import time
 import urllib.error
@@ -49,6 +51,7 @@ def run_demo(units: int, apis: int, agents: int, keep: bool, timeout: float) -> 
         environ["RTB_DB_URL"] = f"sqlite:///{folder}/orders.sqlite3"
     settings = Settings.from_environ(environ)
     fleet = Fleet(folder, environ)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else the processes would stay
     try:
         good = _demonstrate(settings, fleet, units, apis, agents, timeout)
         if good and keep:

@@ -15,6 +15,10 @@ class NotInitialisedError(OrderTrackerError):
     """The database has no tables yet."""
 
 
+class BrokerAwayError(OrderTrackerError):
+    """The broker does not take a message."""
+
+
 class RequestError(OrderTrackerError):
     """A request that cannot be answered.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import or_
@@ -70,6 +70,23 @@ class Cursor:
         self.missing = {one: until for one, until in self.missing.items() if until > now}
 
 
+class Stream:
+    """The text of one stream; ``close`` frees its place, also where nothing was ever read."""
+
+    def __init__(self, text: Iterator[str], free: Callable[[], None]) -> None:
+        self._text = text
+        self._free: Callable[[], None] | None = free
+
+    def __iter__(self) -> Iterator[str]:
+        return self._text
+
+    def close(self) -> None:
+        """Free its place; once."""
+        free, self._free = self._free, None
+        if free is not None:
+            free()
+
+
 class Events:
     """The streams of one API process.
 
@@ -85,7 +102,7 @@ class Events:
         self._lock = threading.Lock()
         self._summary: tuple[float, Summary] | None = None
 
-    def open(self, after: int | None) -> Iterator[str] | None:
+    def open(self, after: int | None) -> Stream | None:
         """A stream; None where there are too many.
 
         Args:
@@ -93,44 +110,43 @@ class Events:
         """
         if not self._free.acquire(blocking=False):
             return None
-        return self._stream(after)
+        return Stream(self._stream(after), self._free.release)
 
     def close(self) -> None:
         """End all streams."""
         self._closed.set()
 
     def _stream(self, after: int | None) -> Iterator[str]:
-        try:
-            yield "retry: 1000\n\n"
-            cursor = Cursor(after) if after is not None else None
-            shown: Summary | None = None
-            quiet_since = time.monotonic()
-            while not self._closed.is_set():
-                try:
-                    if cursor is None:
-                        cursor = self._at_end()
-                    text = "".join(self._news(cursor))
-                    standing = self._standing()
-                except SQLAlchemyError:
-                    yield 'event: problem\ndata: {"error": "the database cannot be reached"}\n\n'
-                    self._closed.wait(2)
-                    shown = None
-                    continue
-                if standing != shown:
-                    shown = standing
-                    text += _event("summary", standing.to_dict(), cursor.watermark)
-                if not text and time.monotonic() - quiet_since > HEARTBEAT:
-                    text = ": nothing new\n\n"
-                if text:
-                    quiet_since = time.monotonic()
-                    yield text
-                self._closed.wait(INTERVAL)
-        finally:
-            self._free.release()
+        yield "retry: 1000\n\n"
+        cursor: Cursor | None = None
+        shown: Summary | None = None
+        quiet_since = time.monotonic()
+        while not self._closed.is_set():
+            try:
+                if cursor is None:
+                    cursor = self._begin(after)
+                text = "".join(self._news(cursor))
+                standing = self._standing()
+            except SQLAlchemyError:
+                yield 'event: problem\ndata: {"error": "the database cannot be reached"}\n\n'
+                self._closed.wait(2)
+                shown = None
+                continue
+            if standing != shown:
+                shown = standing
+                text += _event("summary", standing.to_dict(), cursor.watermark)
+            if not text and time.monotonic() - quiet_since > HEARTBEAT:
+                text = ": nothing new\n\n"
+            if text:
+                quiet_since = time.monotonic()
+                yield text
+            self._closed.wait(INTERVAL)
 
-    def _at_end(self) -> Cursor:
+    def _begin(self, after: int | None) -> Cursor:
         with self._database.read() as connection:
-            return Cursor.at_end(transition_ids(connection), time.monotonic())
+            end = Cursor.at_end(transition_ids(connection), time.monotonic())
+        # A mark beyond the end is one of another database.
+        return end if after is None or after > end.high else Cursor(after)
 
     def _news(self, cursor: Cursor) -> Iterator[str]:
         now = time.monotonic()

@@ -11,8 +11,9 @@ from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 
 from .database import Database, utc_now
+from .errors import BrokerAwayError
 from .feeding import Feeding, is_sweep_due, lock_feed, mark_sent, sweep
-from .messages import BrokerAway, send_feeding
+from .messages import send_feeding
 from .tables import feed
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ class Feeder:
         """Start the feeding, or wake it; returns what was sent.
 
         Raises:
-            BrokerAway: the broker does not take it. The feeding has started; a sweep sends the rest
-                when the broker is back.
+            BrokerAwayError: the broker does not take it. The feeding has started; a sweep sends
+                the rest when the broker is back.
         """
         with self.database.write() as connection:
             state = lock_feed(connection)
@@ -63,7 +64,7 @@ class Feeder:
         """Publish what a committed transaction has given a place, and note it as sent.
 
         Raises:
-            BrokerAway: the broker did not take all; a sweep sends the rest again.
+            BrokerAwayError: the broker did not take all; a sweep sends the rest again.
         """
         sent: list[Feeding] = []
         noted = 0
@@ -87,7 +88,7 @@ class Feeder:
         """As :meth:`publish`, but what fails is left to a sweep; returns what was sent."""
         try:
             return self.publish(feedings)
-        except (BrokerAway, SQLAlchemyError) as error:
+        except (BrokerAwayError, SQLAlchemyError) as error:
             logger.warning(
                 "Of %d units, some were not sent, and will be: %s",
                 len(feedings),

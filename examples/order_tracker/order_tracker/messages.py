@@ -19,6 +19,7 @@ from kombu.exceptions import OperationalError
 
 from cadasta.workertoolbox import Config
 
+from .errors import BrokerAwayError
 from .feeding import Feeding
 from .reports import Report
 from .settings import Settings
@@ -28,9 +29,6 @@ WORK = "agent.work"
 REPORT = "inbox.report"
 AGENT_QUEUE = "agent"
 INBOX_QUEUE = "inbox"
-
-#: Its publishing failed; the broker is away.
-BrokerAway = OperationalError
 
 
 def make_app(settings: Settings) -> Celery:
@@ -55,17 +53,18 @@ def send_feeding(app: Celery, box: str, feeding: Feeding) -> None:
     """Send a unit to the leader.
 
     Raises:
-        BrokerAway: the broker did not take it.
+        BrokerAwayError: the broker did not take it.
     """
-    app.send_task(
+    _send(
+        app,
         PREPARE,
-        kwargs={
+        box,
+        {
             "order_id": feeding.order_id,
             "attempt": feeding.attempt,
             "priority": feeding.priority,
             "payload": feeding.payload,
         },
-        queue=box,
         task_id=feeding.task_id,
         # Else all units were one workflow: each is fed by the report that frees its place.
         root_id=feeding.task_id,
@@ -74,13 +73,20 @@ def send_feeding(app: Celery, box: str, feeding: Feeding) -> None:
 
 
 def send_work(app: Celery, unit: dict[str, Any], task_id: str, expires: datetime | None) -> None:
-    """Send a prepared unit to the agents. Raises BrokerAway."""
-    app.send_task(WORK, kwargs=unit, queue=AGENT_QUEUE, task_id=task_id, expires=expires)
+    """Send a prepared unit to the agents. Raises BrokerAwayError."""
+    _send(app, WORK, AGENT_QUEUE, unit, task_id=task_id, expires=expires)
 
 
 def send_report(app: Celery, report: Report) -> None:
-    """Tell the inbox. Raises BrokerAway."""
-    app.send_task(REPORT, kwargs=report.to_dict(), queue=INBOX_QUEUE)
+    """Tell the inbox. Raises BrokerAwayError."""
+    _send(app, REPORT, INBOX_QUEUE, report.to_dict())
+
+
+def _send(app: Celery, name: str, queue: str, fields: dict[str, Any], **options: Any) -> None:
+    try:
+        app.send_task(name, kwargs=fields, queue=queue, **options)
+    except (OperationalError, OSError) as error:
+        raise BrokerAwayError(f"{name} was not sent: {type(error).__name__}") from error
 
 
 @contextmanager
@@ -88,5 +94,5 @@ def again_if_broker_is_away() -> Iterator[None]:
     """In a task: where a publish fails, have the task's own message delivered again."""
     try:
         yield
-    except BrokerAway as error:
+    except (BrokerAwayError, OperationalError) as error:
         raise Reject(error, requeue=True) from error

@@ -92,9 +92,16 @@ def apply_report(connection: Connection, report: Report, now: datetime, worker: 
                 "at": now,
                 "worker": report.worker,
                 "task_id": report.task_id,
-                "detail": (report.detail or "")[:MAX_DETAIL] or None if after in FINAL else None,
+                "detail": _storable(report.detail) if after in FINAL else None,
             }
             for before, after in steps
         ],
     )
     return Applied(steps, top_up(connection, state, now, worker) if state is not None else [])
+
+
+def _storable(detail: str | None) -> str | None:
+    """What PostgreSQL takes: no NUL, no half of a surrogate pair."""
+    if not detail:
+        return None
+    return detail[:MAX_DETAIL].replace("\0", "?").encode("utf-8", "replace").decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import time
 import urllib.error
@@ -11,7 +12,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from order_tracker.processes import STREAMS
+from order_tracker.server import STREAMS
 
 
 @pytest.fixture
@@ -177,6 +178,10 @@ def test_every_transition_is_an_event(api: Any) -> None:
     again = events_of(api, {"Last-Event-ID": moves[0]["id"]})
     assert next(again)["data"]["order_id"] == 2
     again.close()
+    # A mark of another database is none.
+    other = events_of(api, {"Last-Event-ID": "4711"})
+    assert next(other)["event"] == "summary"
+    other.close()
 
 
 def test_streams_that_are_left_make_room(api: Any) -> None:
@@ -188,6 +193,10 @@ def test_streams_that_are_left_make_room(api: Any) -> None:
     assert api.call("GET", "/")[0] == 200  # Streams leave threads for the rest.
     for stream in streams:
         stream.close()
+    for _ in range(STREAMS):
+        request = urllib.request.Request(f"{api.url}/events", method="HEAD")
+        with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request):
+            pass  # It takes a place and reads nothing.
     deadline = time.monotonic() + 15
     while _is_full(api):
         assert time.monotonic() < deadline

@@ -144,6 +144,16 @@ def test_a_retry_is_recorded_and_makes_old_reports_void(database: Database) -> N
     assert ways(database)[1] == way
 
 
+def test_an_error_may_say_anything(database: Database) -> None:
+    fill(database, 1)
+    report = Report(1, 1, "error", "agent", "task", "NUL \0, half a pair \ud800, " + "long " * 500)
+    with database.write() as connection:
+        apply_report(connection, report, utc_now(), "inbox")
+        found = connection.execute(select(order_transitions.c.detail)).scalars().all()
+    assert str(found[-1]).startswith("NUL ?, half a pair ?, long long")
+    assert len(str(found[-1])) == 500
+
+
 def test_the_database_refuses_a_second_success(database: Database) -> None:
     fill(database, 1)
     tell(database, 1, "success")

@@ -7,7 +7,7 @@
   const chart = byId("chart");
   const dialog = byId("unit");
   const left = 34, right = 596, top = 14, bottom = 116; // the chart's frame
-  const window_ = Number(chart.dataset.seconds);
+  const span = Number(chart.dataset.seconds);
   let points = JSON.parse(chart.dataset.points);
   let limit = Number(chart.dataset.limit);
   let counts = null;
@@ -61,8 +61,8 @@
 
   function draw() {
     const now = Date.now() / 1000 - behind;
-    const before = points.filter(([at]) => at < now - window_).slice(-1);
-    points = [...before.map(([, n]) => [now - window_, n]), ...points.filter(([at]) => at >= now - window_)];
+    const before = points.filter(([at]) => at < now - span).slice(-1);
+    points = [...before.map(([, n]) => [now - span, n]), ...points.filter(([at]) => at >= now - span)];
     if (!points.length) return;
     const from = Math.min(points[0][0], now - 30);
     const most = Math.max(limit, ...points.map(([, n]) => n));
