@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -88,7 +89,26 @@ class Board:
 
     def text(self, selector: str) -> str:
         """The text of the first element that fits, as far as it can be seen."""
-        return self.driver.find_element(By.CSS_SELECTOR, selector).text
+        # In one go: the page may replace the element at any time.
+        script = """
+            const found = document.querySelector(arguments[0]);
+            return found && found.getClientRects().length ? found.innerText : "";
+        """
+        return str(self.driver.execute_script(script, selector))
+
+    def press(self, selector: str, *keys: str) -> None:
+        """Send keys to an element, or click it."""
+
+        def is_pressed(_: object) -> bool:
+            element = self.driver.find_element(By.CSS_SELECTOR, selector)
+            if keys:
+                element.send_keys(*keys)
+            else:
+                element.click()
+            return True
+
+        wait = WebDriverWait(self.driver, 10, 0.1, [StaleElementReferenceException])
+        wait.until(is_pressed)
 
     def wait_for(self, selector: str, text: str, timeout: float = 30) -> None:
         """Wait until an element's text contains this."""
@@ -123,7 +143,7 @@ def test_the_board_reaches_100_percent_by_itself(deploy: Any, browser: webdriver
     tracker.call("POST", "/orders", [{"payload": {"number": n}} for n in range(UNITS)])
     board.wait_for("#done", f"0 of {UNITS} units done")
     assert not board.text("#empty")
-    browser.find_element(By.CSS_SELECTOR, "#feed button").click()
+    board.press("#feed button")
     board.wait_for("#state", "Feeding")
     board.wait_for("#flight", f"{LIMIT} of {LIMIT} in flight")
     assert board.text("#used") == "100%"
@@ -145,8 +165,7 @@ def test_the_board_reaches_100_percent_by_itself(deploy: Any, browser: webdriver
 
     # A unit's history by keyboard alone; a failed one is tried again from there.
     failed = board.ids("error")[0]
-    link = browser.find_element(By.CSS_SELECTOR, ".column.error li a")
-    link.send_keys(Keys.ENTER)
+    board.press(".column.error li a", Keys.ENTER)
     board.wait_for("#unit h1", f"Unit {failed}")
     for word in (
         "pending",
@@ -159,11 +178,11 @@ def test_the_board_reaches_100_percent_by_itself(deploy: Any, browser: webdriver
         assert word in board.text("#unit table")
     board.shot("unit")
     tracker.call("POST", "/stop/")
-    browser.find_element(By.CSS_SELECTOR, "#unit .retry button").send_keys(Keys.ENTER)
+    board.press("#unit .retry button", Keys.ENTER)
     board.wait_for("#unit h1", "pending")
     assert "attempt 2" in board.text("#unit")
-    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
-    assert not browser.find_element(By.ID, "unit").is_displayed()
+    board.press("#unit", Keys.ESCAPE)
+    WebDriverWait(browser, 5, 0.1).until(lambda _: not board.text("#unit"))
     board.wait_for(".column.pending .count", "1")
 
     browser.set_window_size(400, 800)
@@ -192,6 +211,17 @@ def test_a_lost_connection_is_told_and_mended(deploy: Any, browser: webdriver.Ch
     board.wait_for("#done", "0 of 4 units done")
 
 
+def test_a_refused_request_is_told(deploy: Any, browser: webdriver.Chrome) -> None:
+    tracker = deploy(RTB_BROKER_URL="amqp://guest:guest@127.0.0.1:1//")
+    tracker.init(3)
+    tracker.start_api()
+    tracker.wait_for_api()
+    board = Board(browser, tracker.url)
+    board.press("#feed button")
+    board.wait_for("#state", "Feeding")
+    board.wait_for("#problem", "503: the feeding has started, but the broker cannot be reached")
+
+
 def test_the_pages_work_without_script(deploy: Any, browser: webdriver.Chrome) -> None:
     tracker = deploy()
     tracker.init(2)
@@ -200,7 +230,7 @@ def test_the_pages_work_without_script(deploy: Any, browser: webdriver.Chrome) -
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     board = Board(browser, tracker.url)
     assert board.text(".column.pending li") == "1"
-    browser.find_element(By.CSS_SELECTOR, ".column.pending li a").click()
+    board.press(".column.pending li a")
     board.wait_for("h1", "Unit 1")
     browser.get(f"{tracker.url}/board/99")
     assert "There is no such unit." in board.text("main")

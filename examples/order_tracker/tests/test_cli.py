@@ -45,11 +45,15 @@ def shell(tmp_path: Path) -> Shell:
 
 
 def test_the_demo_brings_100_units_to_their_end(shell: Shell) -> None:
+    temporary = shell.folder / "temporary"
+    temporary.mkdir()
+    shell.environ["TMPDIR"] = str(temporary)
     said = shell.run("demo")
     assert "100 of 100 units done" in said
     assert "At most 50 units were in flight; the limit is 50." in said
     assert "ledger has 500 tasks" in said
-    assert list(shell.folder.iterdir()) == []  # It cleans up.
+    assert list(temporary.iterdir()) == []  # It cleans up.
+    assert not (shell.folder / ".order-tracker").exists()
 
 
 def test_init_adds_a_backlog_once(shell: Shell) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -202,6 +203,7 @@ def test_the_limit_holds_for_many_writers_at_once(url: str, database: Database) 
     units = 120
     fill(database, units)
     failed: list[BaseException] = []
+    deadline = time.monotonic() + 30
 
     def work(offset: int) -> None:
         own = Database(url)
@@ -209,7 +211,7 @@ def test_the_limit_holds_for_many_writers_at_once(url: str, database: Database) 
             for order_id in range(1 + offset, units + 1, 2):
                 for status in ("processing", "success"):
                     while not tell(own, order_id, status).steps:
-                        continue  # it is not fed yet
+                        assert time.monotonic() < deadline, "no place for it"
                 with own.write() as connection:
                     sweep(connection, utc_now(), "sweeper")
         except BaseException as error:

@@ -8,11 +8,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 #: TEST_FULL=1: a thousand units, and each kind of process is killed six times.
 ROUNDS = 6 if os.environ.get("TEST_FULL") == "1" else 1
 UNITS = 120 if ROUNDS == 1 else 1000
 LIMIT = 20
-PATIENCE = 60 if ROUNDS == 1 else 170
+PATIENCE = 90 * ROUNDS  # seconds
+
+pytestmark = pytest.mark.timeout(PATIENCE + 60)
 
 
 def test_embedded(deploy: Any) -> None:

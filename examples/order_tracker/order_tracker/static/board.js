@@ -14,11 +14,15 @@
   let behind = 0; // seconds by which this clock differs from the server's
   if (points.length) behind = Date.now() / 1000 - points[points.length - 1][0];
 
-  const problem = (text) => {
+  // What is wrong with the line and with what was last asked for come and go apart.
+  const problems = { line: "", action: "" };
+  function problem(kind, text) {
+    problems[kind] = text;
     const place = byId("problem");
-    if (place.textContent !== text) place.textContent = text;
-    place.hidden = !text;
-  };
+    const all = Object.values(problems).filter(Boolean).join(" ");
+    if (place.textContent !== all) place.textContent = all;
+    place.hidden = !all;
+  }
 
   // -- how the work stands
 
@@ -132,15 +136,15 @@
   function listen() {
     if (stream) return;
     stream = new EventSource("/events");
-    stream.addEventListener("summary", (event) => { problem(""); showSummary(JSON.parse(event.data)); });
+    stream.addEventListener("summary", (event) => { problem("line", ""); showSummary(JSON.parse(event.data)); });
     stream.addEventListener("transition", (event) => {
       refresh();
       if (dialog.open && String(JSON.parse(event.data).order_id) === dialog.dataset.id) load(dialog.dataset.id);
     });
-    stream.addEventListener("problem", (event) => problem(`${JSON.parse(event.data).error}; trying again`));
-    stream.onopen = () => { problem(""); refresh(); };
+    stream.addEventListener("problem", (event) => problem("line", `${JSON.parse(event.data).error}; trying again.`));
+    stream.onopen = () => { problem("line", ""); refresh(); };
     stream.onerror = () => {
-      problem("The connection to the server is lost; trying again.");
+      problem("line", "The connection to the server is lost; trying again.");
       if (stream.readyState === EventSource.CLOSED) { // refused: the browser would not try again
         stream = null;
         setTimeout(() => { if (!document.hidden) listen(); }, 2000);
@@ -186,13 +190,15 @@
     button.disabled = true;
     try {
       const answer = await fetch(form.getAttribute("action"), { method: "POST" });
-      if (!answer.ok) problem((await answer.json()).error.message);
-      else if (form.id === "feed") showSummary(await answer.json());
+      problem("action", answer.ok ? "" : `${answer.status}: ${(await answer.json()).error.message}`);
+      if (!answer.ok) return;
+      if (form.id === "feed") showSummary(await answer.json());
       else load(dialog.dataset.id);
     } catch {
-      problem("The server does not answer.");
+      problem("action", "The server does not answer.");
+    } finally {
+      button.disabled = false;
     }
-    button.disabled = false;
   }
   document.addEventListener("submit", (event) => {
     if (event.target.method === "dialog") return;
