@@ -153,8 +153,13 @@ def sweep(connection: Connection, now: datetime, worker: str) -> list[Feeding]:
     )
     rows = connection.execute(stalled).all()
     if rows:
+        units = [row.id for row in rows]
+        connection.execute(update(orders).where(orders.c.id.in_(units)).values(fed_at=now))
+        # What of them was never sent needs not be sent any more.
         connection.execute(
-            update(orders).where(orders.c.id.in_([row.id for row in rows])).values(fed_at=now)
+            update(order_feedings)
+            .where(order_feedings.c.order_id.in_(units), order_feedings.c.sent_at.is_(None))
+            .values(sent_at=now)
         )
         found += _feed(connection, rows, state, now)
     return found + top_up(connection, state, now, worker)

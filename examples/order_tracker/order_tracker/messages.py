@@ -91,8 +91,11 @@ def _send(app: Celery, name: str, queue: str, fields: dict[str, Any], **options:
 
 @contextmanager
 def again_if_broker_is_away() -> Iterator[None]:
-    """In a task: where a publish fails, have the task's own message delivered again."""
+    """In a task: where a publish fails, have the task's own message delivered again.
+
+    That of a retry as well, for which Celery would drop the message.
+    """
     try:
         yield
-    except (BrokerAwayError, OperationalError) as error:
+    except (BrokerAwayError, Reject) as error:
         raise Reject(error, requeue=True) from error

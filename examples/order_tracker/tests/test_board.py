@@ -17,7 +17,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-UNITS = 40
+UNITS = 30
 LIMIT = 10
 PACKAGES = "chromium chromium-driver"
 PATH = f"{os.environ.get('PATH', '')}:/usr/bin:/usr/local/bin"

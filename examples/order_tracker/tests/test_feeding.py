@@ -199,6 +199,15 @@ def test_a_stalled_unit_is_fed_again_under_a_new_id(database: Database) -> None:
     assert ways(database)[1] == ["pending", "queued", "processing"]
 
 
+def test_of_a_stalled_unit_only_the_newest_message_is_sent(database: Database) -> None:
+    fill(database, 1)
+    with database.write() as connection:
+        connection.execute(update(feed).values(stall_timeout=1))
+    stalled = swept(database, utc_now() + timedelta(seconds=2))
+    later = utc_now() + timedelta(seconds=60)
+    assert [one.task_id for one in swept(database, later)] == [stalled[0].task_id]
+
+
 def test_the_limit_holds_for_many_writers_at_once(url: str, database: Database) -> None:
     units = 120
     fill(database, units)

@@ -12,7 +12,7 @@ import pytest
 
 #: TEST_FULL=1: a thousand units, and each kind of process is killed six times.
 ROUNDS = 6 if os.environ.get("TEST_FULL") == "1" else 1
-UNITS = 120 if ROUNDS == 1 else 1000
+UNITS = 80 if ROUNDS == 1 else 1000
 LIMIT = 20
 PATIENCE = 90 * ROUNDS  # seconds
 

@@ -7,7 +7,10 @@ import urllib.request
 from typing import Any
 
 import pytest
+from celery.exceptions import Reject
 from order_tracker.database import Database
+from order_tracker.errors import BrokerAwayError
+from order_tracker.messages import again_if_broker_is_away
 from order_tracker.scratch import rabbitmqctl
 from sqlalchemy import text
 
@@ -88,3 +91,10 @@ def test_a_process_that_stops_in_a_transaction_does_not_stop_all(postgres_url: s
         query = text("SHOW idle_in_transaction_session_timeout")
         assert connection.execute(query).scalar_one() == "30s"
     database.close()
+
+
+@pytest.mark.parametrize("error", [Reject("a retry was not sent"), BrokerAwayError("away")])
+def test_what_cannot_be_published_is_delivered_again(error: Exception) -> None:
+    with pytest.raises(Reject) as caught, again_if_broker_is_away():
+        raise error
+    assert caught.value.requeue is True
