@@ -47,6 +47,8 @@ def add_inbox_task(app: Celery, settings: Settings, name: str) -> None:
         return [after for _, after in applied.steps]
 
     def start_sweeper(**_: Any) -> None:
-        Sweeper(feeder()).start()
+        sweeper = Sweeper(feeder())
+        sweeper.start()
+        signals.worker_process_shutdown.connect(lambda **_: sweeper.stop(), weak=False)
 
     signals.worker_process_init.connect(start_sweeper, weak=False)
