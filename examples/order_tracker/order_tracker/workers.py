@@ -1,0 +1,58 @@
+"""The workers' processes; each function returns when the worker is told to end."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from .agent import add_agent_task
+from .database import Database
+from .identity import process_name
+from .inbox import add_inbox_task
+from .leader import add_leader_task
+from .messages import AGENT_QUEUE, INBOX_QUEUE, make_app
+from .settings import Settings
+
+#: A worker of this application needs no word from its fellows.
+_QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+
+
+def run_leader(settings: Settings) -> None:
+    """Work as the leader until SIGTERM."""
+    app = make_app(settings)
+    add_leader_task(app)
+    _run_worker(app, "leader", settings.box, 1)
+
+
+def run_agent(settings: Settings, concurrency: int) -> None:
+    """Work as an agent until SIGTERM, on so many units at a time."""
+    app = make_app(settings)
+    add_agent_task(app, settings)
+    _run_worker(app, "agent", AGENT_QUEUE, concurrency)
+
+
+def run_inbox(settings: Settings) -> None:
+    """Apply reports until SIGTERM.
+
+    Raises:
+        NotInitialisedError: the database has no tables.
+    """
+    database = Database(settings.db_url)
+    try:
+        database.require_tables()
+    finally:
+        database.close()
+    app = make_app(settings)
+    add_inbox_task(app, settings, process_name("inbox"))
+    _run_worker(app, "inbox", INBOX_QUEUE, 1)
+
+
+def run_monitor(settings: Settings) -> None:
+    """Fill the toolbox's ledger until SIGTERM."""
+    make_app(settings).start(["monitor"])
+
+
+def _run_worker(app: Celery, kind: str, queue: str, concurrency: int) -> None:
+    # A pool of processes also where one would do: Celery's result backend opens a new connection
+    # for each result in a process that was not forked.
+    where = ["-Q", queue, "-n", process_name(kind), "--concurrency", str(concurrency)]
+    app.worker_main(["worker", *where, "-l", "INFO", *_QUIET])
