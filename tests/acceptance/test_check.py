@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -22,7 +23,7 @@ def check(deployment: Deployment, *options: str) -> tuple[int, dict[str, dict[st
     """Return the exit code and the findings by their subject."""
     done = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "proj", "check", "--json", *options],
-        env={**deployment.environ, "PATH": ""},
+        env={**os.environ, **deployment.environ},
         cwd=deployment.folder,
         capture_output=True,
         text=True,
@@ -178,7 +179,7 @@ def test_a_list_of_sqs_queues_without_the_monitor_queue(deployment: Deployment) 
     deployment.change(broker_transport_options={**options, "predefined_queues": queues})
     done = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "proj", "check"],
-        env={**deployment.environ, "PATH": ""},
+        env={**os.environ, **deployment.environ},
         cwd=deployment.folder,
         capture_output=True,
         text=True,

@@ -104,8 +104,12 @@ def test_wheel_metadata(wheel: zipfile.ZipFile) -> None:
 def test_wheel_entry_points(wheel: zipfile.ZipFile) -> None:
     parser = ConfigParser()
     parser.read_string(read(wheel, "entry_points.txt"))
+    commands = ("monitor", "tasks", "task", "check", "ledger")
     assert dict(parser["celery.commands"]) == {
-        name: f"cadasta.workertoolbox.cli:{name}" for name in ("monitor", "tasks", "task", "ledger")
+        name: f"cadasta.workertoolbox.cli:{name}" for name in commands
+    }
+    assert dict(parser["celery.result_backends"]) == {
+        "toolbox": "cadasta.workertoolbox.results:ToolboxBackend"
     }
 
 

@@ -29,7 +29,8 @@ def test_the_tables_of_settings_are_those_of_the_code() -> None:
 
 
 def test_each_option_of_a_command_in_the_readme_exists() -> None:
-    commands = {"tasks": cli.tasks, "task": cli.task, "monitor": cli.monitor}
+    names = ("tasks", "task", "monitor", "check")
+    commands = {name: getattr(cli, name) for name in names}
     commands.update({f"ledger {name}": command for name, command in cli.ledger.commands.items()})
     for line in re.findall(r"celery -A exporter ((?!worker).+)", README):
         words = line.partition("#")[0].replace("``", " ").split()
