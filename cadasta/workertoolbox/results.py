@@ -118,8 +118,9 @@ class ToolboxBackend(BaseBackend):
         self._max_args = conf.get("MONITOR_MAX_ARGS_BYTES", 65536)
         self._redact: Any = None
         self._is_prepared = False
-        #: By task id: when it started, on the process's clock and on the calendar's.
-        self._running: OrderedDict[str, tuple[float, datetime]] = OrderedDict()
+        #: By task id: when it started, on the process's clock and on the calendar's, and whether
+        #: its row says so.
+        self._running: OrderedDict[str, tuple[float, datetime, bool]] = OrderedDict()
 
     def as_uri(self, include_password: bool = False) -> str:
         """Return the database's URL, by default without the password."""
@@ -176,7 +177,7 @@ class ToolboxBackend(BaseBackend):
         except BackendStoreError as exc:
             logger.warning("The start of task %s is not noted: %s", task_id, exc.__cause__ or exc)
             now = datetime.now(timezone.utc).replace(tzinfo=None)
-            self._note_start(task_id, now)
+            self._note_start(task_id, now, is_written=False)
             return result
 
     def _store_result(
@@ -206,16 +207,16 @@ class ToolboxBackend(BaseBackend):
             row["runtime"] = time.monotonic() - known[0]
         if state == states.RETRY or (is_final and getattr(request, "retries", None)):
             self._store_attempt(row, result, request, now)
-        if not (is_final and known is not None and self.store.finish(row)):
+        if not (is_final and known and known[2] and self.store.finish(row)):
             row.update(self._extension(request))
             self.store.write(row, is_final)
         if state == states.STARTED:
-            self._note_start(task_id, now)
+            self._note_start(task_id, now, is_written=True)
         elif row["runtime"] is not None:
             self._running.pop(task_id, None)
 
-    def _note_start(self, task_id: str, now: datetime) -> None:
-        self._running[task_id] = (time.monotonic(), now)
+    def _note_start(self, task_id: str, now: datetime, is_written: bool) -> None:
+        self._running[task_id] = (time.monotonic(), now, is_written)
         while len(self._running) > MAX_RUNNING:
             self._running.popitem(last=False)
 
