@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +20,8 @@ from .schema import metadata
 #: The database is away, busy or restarting: the same statement may work in a moment.
 TRANSIENT = (OperationalError, InterfaceError)
 
+#: Seconds to wait for another writer of an SQLite file.
+SQLITE_PATIENCE = 30
 #: The key of the advisory lock under which tables are made on PostgreSQL.
 _LOCK = 0x736D7367
 
@@ -61,7 +65,7 @@ class Database:
                 pool_timeout=10,
                 connect_args={"connect_timeout": 5, "keepalives_idle": 30},
             )
-        engine = create_engine(self._url, connect_args={"timeout": 30})
+        engine = create_engine(self._url, connect_args={"timeout": SQLITE_PATIENCE})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -124,8 +128,22 @@ def insert_new(connection: Connection, table: Table, values: Any) -> int:
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions begin where SQLAlchemy says so
-    connection.execute("PRAGMA journal_mode=WAL")
+    _write_ahead(connection)
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _write_ahead(connection: Any) -> None:
+    # Of those that open a new file at once, SQLite refuses all but one, and does not wait for its
+    # turn as it does otherwise.
+    give_up = time.monotonic() + SQLITE_PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            if "locked" not in str(exc) or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
 
 
 def _begin_sqlite(connection: Connection) -> None:
