@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from kombu.exceptions import ChannelError, OperationalError
 
@@ -140,36 +140,30 @@ def _queue(app: Any, connection: Any, queue: Any) -> Finding:
 
 def _bindings(app: Any, connection: Any, queue: Any) -> set[str] | None:
     """Return the keys that bind a queue to the exchange; None where nobody tells."""
-    if kind_of(app) == "amqp":
+    kind, exchange = kind_of(app), queue.exchange.name
+    if kind == "amqp":
         return _rabbitmq_bindings(app, connection, queue)
     with connection.channel() as channel:
-        bind = queue(channel)
-        if kind_of(app) == "sqs":  # bindings live in each process, and go with each publish
-            bind.declare()
-        table = channel.list_bindings() if hasattr(channel, "list_bindings") else ()
-        if kind_of(app) == "redis":
-            table = (
-                (name, queue.exchange.name, key)
-                for key, _, name in channel.get_table(queue.exchange.name)
-            )
-        elif kind_of(app) != "embedded":
+        if kind == "redis":
+            table = ((name, exchange, key) for key, _, name in channel.get_table(exchange))
+        elif kind == "embedded":
+            table = channel.list_bindings()
+        else:  # in each process's memory: they go with each publish, and cannot be wrong
             return {queue.routing_key}
-        return {
-            key
-            for name, exchange, key in table
-            if name == queue.name and exchange == queue.exchange.name
-        }
+        return {key for name, at, key in table if (name, at) == (queue.name, exchange)}
 
 
 def _rabbitmq_bindings(app: Any, connection: Any, queue: Any) -> set[str] | None:
     """Ask the management interface; the protocol itself has no way to read bindings."""
-    url = app.conf.get("MANAGEMENT_URL") or f"http://{connection.hostname}:15672"
+    url = urlsplit(app.conf.MANAGEMENT_URL or f"http://{connection.hostname}:15672")
+    base = urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path.rstrip("/"), "", ""))
     place = "/".join(
         quote(part, safe="")
         for part in (connection.virtual_host or "/", "e", queue.exchange.name, "q", queue.name)
     )
-    request = urllib.request.Request(f"{url.rstrip('/')}/api/bindings/{place}")  # noqa: S310
-    user = f"{connection.userid or 'guest'}:{connection.password or 'guest'}"
+    request = urllib.request.Request(f"{base}/api/bindings/{place}")  # noqa: S310
+    name = unquote(url.username or "") or connection.userid or "guest"
+    user = f"{name}:{unquote(url.password or '') or connection.password or 'guest'}"
     request.add_header("Authorization", "Basic " + base64.b64encode(user.encode()).decode())
     try:
         with urllib.request.urlopen(request, timeout=MANAGEMENT_TIMEOUT) as answer:  # noqa: S310

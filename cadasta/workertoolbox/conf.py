@@ -154,6 +154,7 @@ class Config(dict[str, Any]):
         settings["result_backend"] = self._rendered("result_backend", settings["result_backend"])
         ledger_url = self._rendered("LEDGER_URL", own["LEDGER_URL"])
         own["LEDGER_URL"] = ledger_url and MaskedURL(ledger_url)
+        own["MANAGEMENT_URL"] = own["MANAGEMENT_URL"] and MaskedURL(own["MANAGEMENT_URL"])
         if "task_default_routing_key" not in found:
             settings["task_default_routing_key"] = settings["task_default_queue"]
         backend = str(settings["result_backend"])

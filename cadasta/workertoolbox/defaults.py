@@ -47,6 +47,7 @@ OWN: dict[str, tuple[str, Any, str]] = {
     "MONITOR_REDACT": ("list", (), "Names or patterns of arguments to hide, or a function."),
     "MONITOR_STORE_ARGS": ("bool", True, "Store the tasks' arguments."),
     "MONITOR_MAX_ARGS_BYTES": ("int", 65_536, "Largest JSON of arguments that is stored, bytes."),
+    "MANAGEMENT_URL": ("string", None, "RabbitMQ's management; default: port 15672 of the broker."),
     "SETUP_FILE_LOGGING": ("any", False, "True, or a folder: write app.info.log, app.error.log."),
     "SETUP_SENTRY_LOGGING": ("bool", None, "Report to Sentry; default: where SENTRY_DSN is set."),
 }

@@ -270,14 +270,15 @@ class _Tables:
 
 def _check_idle_connections(engine: Engine) -> None:
     def checked_out(connection: Any, record: Any, proxy: object) -> None:
-        idle = time.monotonic() - record.info.get("workertoolbox_used", float("-inf"))
-        if idle > IDLE and "workertoolbox_used" in record.info:
-            try:
-                alive = engine.dialect.do_ping(connection)
-            except Exception as exc:  # whatever the driver raises for a dead connection
-                raise DisconnectionError(str(exc)) from exc
-            if not alive:
-                raise DisconnectionError("the database closed the connection")
+        used = record.info.get("workertoolbox_used")
+        if used is None or time.monotonic() - used <= IDLE:
+            return
+        try:
+            alive = engine.dialect.do_ping(connection)
+        except Exception as exc:  # whatever the driver raises for a dead connection
+            raise DisconnectionError(str(exc)) from exc
+        if not alive:
+            raise DisconnectionError("the database closed the connection")
 
     def checked_in(connection: Any, record: Any) -> None:
         record.info["workertoolbox_used"] = time.monotonic()

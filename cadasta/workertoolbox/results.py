@@ -153,26 +153,18 @@ class ToolboxBackend(BaseBackend):
 
     # -- writing --------------------------------------------------------------------------------
 
-    def store_result(
-        self,
-        task_id: str,
-        result: Any,
-        state: str,
-        traceback: str | None = None,
-        request: Any = None,
-        **kwargs: Any,
-    ) -> Any:
+    def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
         """Store a state and its value; see the class for what may overwrite what.
 
         Raises celery.exceptions.BackendStoreError where the database stays away, but not for
         STARTED: Celery would drop the task without running it.
         """
         if state != states.STARTED:
-            return super().store_result(task_id, result, state, traceback, request, **kwargs)
+            return super().store_result(task_id, result, state, *args, **kwargs)
         retries = min(READER_RETRIES, self.max_retries)
         try:
             return super().store_result(
-                task_id, result, state, traceback, request, max_retries=retries, **kwargs
+                task_id, result, state, *args, max_retries=retries, **kwargs
             )
         except BackendStoreError as exc:
             logger.warning("The start of task %s is not noted: %s", task_id, exc.__cause__ or exc)

@@ -7,6 +7,8 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from sqlalchemy.engine import make_url
 
 from cadasta.workertoolbox import setup_app
 from tests.acceptance.deployment import Deployment
+from tests.services.rabbitmq import PrivateRabbitMQ
 
 
 def check(deployment: Deployment, *options: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -93,6 +96,39 @@ def test_queues_that_are_bound_wrong(deployment: Deployment) -> None:
         ).declare()
     code, found = check(deployment)
     assert "PRECONDITION_FAILED" in errors(found)["queue celery"]
+
+
+@pytest.fixture
+def managed(postgres_url: str, tmp_path: Path) -> Iterator[Deployment]:
+    """The project on a RabbitMQ server with its management plugin."""
+    with PrivateRabbitMQ(plugins=("rabbitmq_management",)) as server:
+        settings = {
+            "broker_url": server.root_url,
+            "result_backend": f"toolbox+{postgres_url}",
+            "MANAGEMENT_URL": server.management_url,
+        }
+        with closing(Deployment(tmp_path, settings)) as deployment:
+            yield deployment
+
+
+@pytest.mark.slow
+def test_bindings_are_read_while_workers_consume(managed: Deployment) -> None:
+    managed.start("monitor")
+    managed.start("worker", "one")
+    code, found = check(managed)
+    assert (code, errors(found)) == (0, {})
+    assert found["queue export"]["text"] == "bound to task_exchange by 'export'"
+    exchange = managed.app.conf.task_queues[0].exchange
+    with managed.app.connection_for_write() as connection:
+        channel = connection.default_channel
+        Queue("export", exchange, routing_key="data.sync")(channel).queue_bind()
+        Queue("celery")(channel).unbind_from(exchange, routing_key="celery")
+    code, found = check(managed)
+    assert code == 1
+    assert errors(found) == {
+        "queue export": "also bound to task_exchange by ['data.sync']: it gets other queues' tasks",
+        "queue celery": "not bound to task_exchange by 'celery', only by []",
+    }
 
 
 @pytest.mark.parametrize("deployment", ["redis", "embedded"], indirect=True)

@@ -315,6 +315,7 @@ def test_celerys_report_shows_no_secret() -> None:
             broker_url="amqp://me:hunter1@host//",
             RESULT_DB_PASS="hunter2",
             LEDGER_URL="postgresql://me:hunter3@host/ledger",
+            MANAGEMENT_URL="http://me:hunter4@host:15672",
         )
     )
     assert app.conf.LEDGER_URL == "postgresql://me:hunter3@host/ledger"

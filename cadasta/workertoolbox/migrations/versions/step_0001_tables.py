@@ -6,16 +6,14 @@ The definitions are this version's for ever: they do not follow later changes of
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
 from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql, postgresql
-from sqlalchemy.exc import DBAPIError
 
 from cadasta.workertoolbox.errors import LedgerError
-from cadasta.workertoolbox.failures import brief
+from cadasta.workertoolbox.migrations.tolerant import try_change
 from cadasta.workertoolbox.schema import UTCDateTime
 
 logger = logging.getLogger(__name__)
@@ -165,28 +163,19 @@ def _complete_results(connection: sa.Connection, found: sa.Inspector) -> None:
     names = {column["name"] for column in found.get_columns("celery_taskmeta")}
     for column in taskmeta.c:
         if column.name not in names:
-            _try(connection, op.add_column, "celery_taskmeta", sa.Column(column.name, column.type))
+            try_change(
+                connection, op.add_column, "celery_taskmeta", sa.Column(column.name, column.type)
+            )
     if any(index["name"] == _by_status.name for index in found.get_indexes("celery_taskmeta")):
         return
     rows = sa.select(taskmeta.c.id).limit(MANY_ROWS + 1).subquery()
     if (connection.scalar(sa.select(sa.func.count()).select_from(rows)) or 0) <= MANY_ROWS:
-        _try(connection, _by_status.create, connection)
+        try_change(connection, _by_status.create, connection)
     else:
         logger.warning(
             "celery_taskmeta is large: the index for the search by state is left to you: %s",
             str(sa.schema.CreateIndex(_by_status).compile(dialect=connection.dialect)),
         )
-
-
-def _try(connection: sa.Connection, change: Any, *arguments: Any) -> None:
-    # The table is its owner's: what is refused is not needed. On MySQL, where each change of
-    # a table commits, a savepoint would be gone before its end.
-    mysql_like = connection.dialect.name in ("mysql", "mariadb")
-    try:
-        with nullcontext() if mysql_like else connection.begin_nested():
-            change(*arguments)
-    except DBAPIError as exc:
-        logger.warning("celery_taskmeta stays as it is: %s", brief(exc))
 
 
 def downgrade() -> None:

@@ -6,15 +6,12 @@ The definitions are this version's for ever: they do not follow later changes of
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
-from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import DBAPIError
 
-from cadasta.workertoolbox.failures import brief
+from cadasta.workertoolbox.migrations.tolerant import try_change
 from cadasta.workertoolbox.schema import UTCDateTime
 
 logger = logging.getLogger(__name__)
@@ -61,7 +58,7 @@ def upgrade() -> None:
     names = {column["name"] for column in sa.inspect(connection).get_columns("celery_taskmeta")}
     for column in (sa.Column("date_started", _moment), sa.Column("runtime", sa.Double)):
         if column.name not in names:
-            _try(connection, op.add_column, "celery_taskmeta", column)
+            try_change(connection, op.add_column, "celery_taskmeta", column)
     if connection.dialect.name in ("mysql", "mariadb"):
         for table, changes in _WIDER.items():
             _widen(connection, f"ALTER TABLE {table} {changes}", table)
@@ -71,20 +68,9 @@ def upgrade() -> None:
 def _widen(connection: sa.Connection, statement: str, table: str) -> None:
     rows = sa.select(sa.literal(1)).select_from(sa.table(table)).limit(MANY_ROWS + 1).subquery()
     if (connection.scalar(sa.select(sa.func.count()).select_from(rows)) or 0) <= MANY_ROWS:
-        _try(connection, connection.execute, sa.text(statement))
+        try_change(connection, connection.execute, sa.text(statement))
     else:
         logger.warning("%s is large: its wider columns are left to you: %s", table, statement)
-
-
-def _try(connection: sa.Connection, change: Any, *arguments: Any) -> None:
-    # The table is its owner's: the result backend does without what is refused. On MySQL, where
-    # each change of a table commits, a savepoint would be gone before its end.
-    mysql_like = connection.dialect.name in ("mysql", "mariadb")
-    try:
-        with nullcontext() if mysql_like else connection.begin_nested():
-            change(*arguments)
-    except DBAPIError as exc:
-        logger.warning("celery_taskmeta stays as it is: %s", brief(exc))
 
 
 def downgrade() -> None:
