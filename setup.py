@@ -175,7 +175,7 @@ setup(
         "kombu>=5.7,<6",
         "psycopg2-binary>=2.9.10",
         "pycurl>=7.45.4",
-        "rich>=13.8",
+        "rich>=13.9.4",
         "sqlalchemy>=2.0.31,<3",
     ],
     extras_require={

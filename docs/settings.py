@@ -43,9 +43,24 @@ def celery_rows() -> Iterator[tuple[str, str, str]]:
         "Above every time limit and ``ETA_HORIZON``: a shorter one hands a task out twice.",
     )
     yield (
+        "broker_transport_options: region",
+        "on SQS: ``AWS_REGION``, ``AWS_DEFAULT_REGION`` or ``'us-west-2'``",
+        "Where the queues are; a region in ``~/.aws/config`` is not looked at.",
+    )
+    yield (
+        "broker_transport_options: wait_time_seconds",
+        "on SQS: ``20``",
+        "The longest poll that there is, so that idle workers cost least.",
+    )
+    yield (
         "broker_transport",
         "on Redis: ``toolbox-redis``",
         "All copies of a publish are one transaction.",
+    )
+    yield (
+        "broker_transport",
+        "on RabbitMQ: ``toolbox-amqp``",
+        "It heeds ``confirm_timeout`` as a transport option.",
     )
     yield "broker_url", "``sqs://``", "Amazon SQS with boto3's own search for credentials."
     yield (

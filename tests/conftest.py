@@ -60,8 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         for name in sorted({FIXTURE_SERVICES[one] for one in fixtures & FIXTURE_SERVICES.keys()}):
             item.add_marker(pytest.mark.service(name))
-        if fixtures & PRIVATE_SERVERS:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        for name in sorted(fixtures & PRIVATE_SERVERS)[:1]:
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from celery import Celery, states
+from celery.exceptions import NotRegistered
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult, GroupResult
+from celery.utils.objects import Bunch
 from kombu.exceptions import EncodeError
 from sqlalchemy import func, insert, select, text, update
 
@@ -131,6 +133,16 @@ class ResultContract:
         assert type(backend.get_result("c")).__name__ == "Mine"
         backend.store_result("d", None, states.RETRY, request=request())
         assert (backend.get_state("d"), backend.get_result("d")) == ("RETRY", None)
+
+    def test_an_unregistered_task(self, backend: ToolboxBackend, app: Celery) -> None:
+        """What the worker's main process knows of it; an error here would end the worker."""
+        bunch = Bunch(
+            name="gone", chord=None, root_id="t", correlation_id="t", reply_to=None, errbacks=None
+        )
+        backend.mark_as_failure("t", NotRegistered("gone"), request=bunch)
+        found = app.AsyncResult("t")
+        assert found.state == states.FAILURE
+        assert isinstance(found.result, NotRegistered)
 
     def test_what_cannot_be_stored(self, backend: ToolboxBackend) -> None:
         with pytest.raises(EncodeError):
@@ -286,7 +298,17 @@ class ResultContract:
         assert backend.get_result("a") == 1
         assert backend.get_task_meta("a").get("args") is None
 
-    def test_names_of_ones_own(self, url: str) -> None:
+    @pytest.mark.parametrize("is_first", [True, False])
+    def test_names_of_ones_own(self, url: str, is_first: bool) -> None:
+        # The ledger makes tables of Celery's names in the same database.
+        with Ledger(url) as ledger:
+            if not is_first:
+                ledger.upgrade()
+            self._store_in_tables_of_other_names(url)
+            ledger.upgrade()
+            assert ledger.get("a") is None
+
+    def _store_in_tables_of_other_names(self, url: str) -> None:
         app = Celery("named", backend=f"toolbox+{url}", set_as_current=False)
         app.conf.update(
             result_extended=True, database_table_names={"task": "my_tasks", "group": "my_groups"}
@@ -302,12 +324,15 @@ class ResultContract:
     def test_threads_that_start_at_once(self, url: str) -> None:
         app = Celery("threads", backend=f"toolbox+{url}", set_as_current=False)
         barrier = threading.Barrier(8)
+        backends = set()  # Celery makes several where threads ask for the first one at once.
 
         def store(number: int) -> None:
             barrier.wait()
+            backend = app.backend
+            backends.add(backend)
             for turn in range(5):
-                app.backend.store_result(f"{number}-{turn}", 1, states.STARTED)
-                app.backend.store_result(f"{number}-{turn}", 1, states.SUCCESS)
+                backend.store_result(f"{number}-{turn}", 1, states.STARTED)
+                backend.store_result(f"{number}-{turn}", 1, states.SUCCESS)
 
         threads = [threading.Thread(target=store, args=(number,)) for number in range(8)]
         for thread in threads:
@@ -317,7 +342,8 @@ class ResultContract:
         with app.backend.store.engine.connect() as connection:
             done = select(func.count()).where(taskmeta.c.status == "SUCCESS")
             assert connection.scalar(done) == 40
-        app.backend.store.engine.dispose()
+        for backend in {*backends, app.backend}:
+            backend.store.engine.dispose()
 
     def test_redaction(self, url: str) -> None:
         app = Celery("secrets", backend=f"toolbox+{url}", set_as_current=False)
@@ -325,6 +351,12 @@ class ResultContract:
         app.backend.store_result("a", 1, states.SUCCESS, request=request())
         assert app.backend.get_task_meta("a")["kwargs"] == {"three": "***"}
         app.backend.store.engine.dispose()
+        broken = Celery("broken", backend=f"toolbox+{url}", set_as_current=False)
+        broken.conf.update(result_extended=True, MONITOR_REDACT=lambda *call: 1 / 0)
+        broken.backend.store_result("c", 1, states.SUCCESS, request=request())
+        meta = broken.backend.get_task_meta("c")
+        assert (meta["status"], meta["args"], meta["kwargs"]) == ("SUCCESS", None, None)
+        broken.backend.store.engine.dispose()
         silent = Celery("silent", backend=f"toolbox+{url}", set_as_current=False)
         silent.conf.update(result_extended=True, MONITOR_STORE_ARGS=False)
         silent.backend.store_result("b", 1, states.SUCCESS, request=request())

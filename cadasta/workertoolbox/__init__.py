@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from .errors import LedgerError as LedgerError
     from .errors import ToolboxError as ToolboxError
     from .errors import TopologyError as TopologyError
+    from .errors import UnconfirmedError as UnconfirmedError
     from .followups import extract_followups as extract_followups
     from .ledger import Ledger as Ledger
     from .setup import setup_app as setup_app
     from .testing import build_functional_tests as build_functional_tests
 
-__version__ = "0.1.0"
+__version__ = "0.7.0"
 
 #: Loaded at first use: a producer should not pay for SQLAlchemy.
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
     "LedgerError": "errors",
     "ToolboxError": "errors",
     "TopologyError": "errors",
+    "UnconfirmedError": "errors",
     "build_functional_tests": "testing",
     "extract_followups": "followups",
     "setup_app": "setup",

@@ -15,6 +15,7 @@ from kombu.exceptions import ChannelError, OperationalError
 
 from . import probe
 from .check_values import Finding, error, kind_of, ok, warning
+from .errors import UnconfirmedError
 from .setup import router_of
 
 #: Seconds for RabbitMQ's management interface to answer.
@@ -37,6 +38,8 @@ def check_broker(app: Any) -> Iterator[Finding]:
             yield _eviction(connection)
         if kind == "sqs":
             yield from _sqs(app, connection)
+    except UnconfirmedError as exc:
+        yield error(subject, exc, "give it memory or disk space, or start workers that empty it")
     except (OperationalError, OSError, *connection.connection_errors) as exc:
         yield error(
             subject, exc, "start the broker, and check broker_url, its password and the network"
@@ -153,9 +156,16 @@ def _bindings(app: Any, connection: Any, queue: Any) -> set[str] | None:
         return {key for name, at, key in table if (name, at) == (queue.name, exchange)}
 
 
+def management_url(connection: Any) -> str:
+    """Return where a broker's management interface is by default; the password goes there too."""
+    if connection.ssl:  # then it must not go in the clear
+        return f"https://{connection.hostname}:15671"
+    return f"http://{connection.hostname}:15672"
+
+
 def _rabbitmq_bindings(app: Any, connection: Any, queue: Any) -> set[str] | None:
     """Ask the management interface; the protocol itself has no way to read bindings."""
-    url = urlsplit(app.conf.MANAGEMENT_URL or f"http://{connection.hostname}:15672")
+    url = urlsplit(app.conf.MANAGEMENT_URL or management_url(connection))
     base = urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path.rstrip("/"), "", ""))
     place = "/".join(
         quote(part, safe="")

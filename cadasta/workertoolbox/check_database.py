@@ -54,10 +54,16 @@ def _checked(url: str, subject: str, look: Any) -> Iterator[Finding]:
     try:
         version = migrations.current(engine)
         yield ok(subject, f"reachable: {mask_url(url)}")
-        if version is None:
+        if version is None and not migrations.are_usable(engine):
             yield error(subject, "its tables are missing", "run `celery -A proj ledger upgrade`")
             return
-        if version < migrations.HEAD:
+        if version is None:
+            yield warning(
+                subject,
+                "this database role may not read the version of its tables",
+                f"GRANT SELECT ON {migrations.VERSION_TABLE} to it",
+            )
+        elif version < migrations.HEAD:
             yield error(
                 subject,
                 f"its tables are at {version}, not {migrations.HEAD}",

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .defaults import REDIS_TRANSPORTS, broker_kind, longest_run
+from .defaults import broker_kind, longest_run, require_same_broker
+from .errors import ConfigError
 from .urls import mask_url
 
 Level = Literal["ok", "warning", "error"]
@@ -49,14 +50,15 @@ def warning(subject: str, text: str, remedy: str) -> Finding:
 
 def kind_of(app: Any) -> str:
     """Return ``amqp``, ``sqs``, ``redis``, ``embedded`` or another scheme."""
-    transport = app.conf.broker_transport
-    if transport in REDIS_TRANSPORTS.values():
-        return "redis"
-    return broker_kind(app.conf.broker_read_url or app.conf.broker_url, transport)
+    return broker_kind(app.conf.broker_read_url or app.conf.broker_url, app.conf.broker_transport)
 
 
 def check_settings(app: Any) -> Iterator[Finding]:
     """What the settings alone tell."""
+    try:
+        require_same_broker(app.conf)
+    except ConfigError as exc:
+        yield error("settings", exc, "give broker_url to Config, and nowhere else")
     yield _pickle(app)
     kind = kind_of(app)
     longest, whose = longest_hold(app)

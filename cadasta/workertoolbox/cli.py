@@ -17,10 +17,12 @@ from typing import Any
 import click
 from celery.bin.base import LOG_LEVEL, CeleryCommand, handle_preload_options
 
+# The parameter types name no type arguments: not every click that setup.py allows has them.
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"(\d+)\s*([smhdw])")
 
 
-class Duration(click.ParamType[timedelta]):
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """``90s``, ``15m``, ``2h``, ``7d`` or ``4w`` as a timedelta."""
 
     name = "duration"
@@ -28,13 +30,18 @@ class Duration(click.ParamType[timedelta]):
     def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
         if isinstance(value, timedelta):
             return value
-        match = re.fullmatch(r"(\d+)\s*([smhdw])", str(value).strip())
+        match = _DURATION.fullmatch(str(value).strip())
         if match is None:
             self.fail(f"{value!r} is no duration: write 90s, 15m, 2h, 7d or 4w.", param, ctx)
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+        try:
+            found = timedelta(**{_UNITS[match[2]]: int(match[1])})
+            datetime.now(timezone.utc) - found
+        except (OverflowError, ValueError):  # the latter of more digits than Python reads
+            self.fail(f"{value!r} is longer than there have been years.", param, ctx)
+        return found
 
 
-class Moment(click.ParamType[datetime]):
+class Moment(click.ParamType):  # type: ignore[type-arg]
     """An ISO 8601 time (UTC where it names no zone), or a duration before now."""
 
     name = "time"
@@ -44,14 +51,23 @@ class Moment(click.ParamType[datetime]):
             return value
         try:
             found = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+            if found.tzinfo is None:
+                return found.replace(tzinfo=timezone.utc)
+            return found.astimezone(timezone.utc)
+        except OverflowError:
+            self.fail(f"{value!r} is out of the calendar.", param, ctx)
         except ValueError:
-            return datetime.now(timezone.utc) - Duration().convert(value, param, ctx)
-        return (
-            found.astimezone(timezone.utc) if found.tzinfo else found.replace(tzinfo=timezone.utc)
-        )
+            if _DURATION.fullmatch(str(value).strip()):
+                return datetime.now(timezone.utc) - Duration().convert(value, param, ctx)
+            self.fail(
+                f"{value!r} is neither a time (UTC), such as 2026-05-31T18:30, nor a duration, such"
+                " as 15m, 2h or 7d.",
+                param,
+                ctx,
+            )
 
 
-class Header(click.ParamType[tuple[str, Any]]):
+class Header(click.ParamType):  # type: ignore[type-arg]
     """``name=value``, the value as JSON where it is JSON."""
 
     name = "name=value"
@@ -118,15 +134,18 @@ def monitor(
     Consumes the monitor queue until SIGTERM or SIGINT; then it writes what it holds and exits
     with 0. Run one, or several for more speed or safety: each task is recorded once.
     """
-    from celery.platforms import create_pidlock
+    from celery.platforms import LockFailed, create_pidlock
 
     from .errors import ToolboxError
     from .monitor import Monitor
     from .setup import set_up_logging
 
     app = ctx.obj.app
-    app.log.setup(loglevel, logfile, redirect_stdouts=False, colorize=None)
-    lock = create_pidlock(pidfile) if pidfile else None
+    try:
+        app.log.setup(loglevel, logfile, redirect_stdouts=False, colorize=None)
+        lock = create_pidlock(pidfile) if pidfile else None
+    except (OSError, LockFailed) as exc:
+        raise _usage(exc) from exc
     try:
         process = Monitor(app, batch=batch, interval=interval)
         set_up_logging(app)
@@ -147,8 +166,12 @@ def monitor(
 @click.option("--name", help="The task's name, or its beginning and a *.")
 @click.option("--queue", help="The queue that it was published to.")
 @click.option("--root", "root_id", help="The id of the workflow's first task.")
-@click.option("--since", type=Moment(), help="Published after this time, or within 15m, 2h, 7d.")
-@click.option("--until", type=Moment(), help="Published before this time, or 15m, 2h, 7d ago.")
+@click.option(
+    "--since", type=Moment(), help="Published after this time (UTC), or within 15m, 2h, 7d."
+)
+@click.option(
+    "--until", type=Moment(), help="Published before this time (UTC), or 15m, 2h, 7d ago."
+)
 @click.option("--header", type=Header(), multiple=True, help="A custom header; repeatable.")
 @click.option("--limit", default=50, type=click.IntRange(1, 10_000), help="Rows of a page [50].")
 @click.option("--after", help="The cursor that the page before has printed.")
@@ -160,9 +183,13 @@ def tasks(
     ctx: click.Context, watch: bool, as_json: bool, state: Any, header: Any, **filters: Any
 ) -> None:
     """List scheduled tasks, newest first. Exit code 1 where none is found."""
+    from celery.states import ALL_STATES
+
     from . import cli_output as output
 
-    wanted = {**filters, "state": list(state) or None, "headers": dict(header) or None}
+    # A state of an application's own is taken as it is written.
+    states = [one.upper() if one.upper() in ALL_STATES else one for one in state]
+    wanted = {**filters, "state": states or None, "headers": dict(header) or None}
     with _ledger(ctx) as ledger:
         if watch:
             output.watch_tasks(lambda: ledger.find(**wanted), as_json=as_json)
@@ -233,7 +260,9 @@ def upgrade(ctx: click.Context) -> None:
 
 
 @ledger.command("summary", cls=CeleryCommand)
-@click.option("--since", type=Moment(), help="Published after this time, or within 15m, 2h, 7d.")
+@click.option(
+    "--since", type=Moment(), help="Published after this time (UTC), or within 15m, 2h, 7d."
+)
 @_json_option
 @click.pass_context
 @handle_preload_options
@@ -267,7 +296,7 @@ def unfinished(ctx: click.Context, older_than: Any, limit: int, as_json: bool) -
 @click.option("--keep-failures", is_flag=True, help="Keep failed tasks.")
 @click.option("--include-unfinished", is_flag=True, help="Delete unfinished tasks as well.")
 @click.option(
-    "--batch", default=1000, type=click.IntRange(1, 100_000), help="Rows at a time [1000]."
+    "--batch", default=1000, type=click.IntRange(1, 10_000), help="Rows at a time [1000]."
 )
 @_json_option
 @click.pass_context

@@ -19,8 +19,10 @@ from rich.text import Text
 from rich.tree import Tree
 
 from .check_values import Finding
+from .jsontext import harmless
 from .ledger import NameSummary, Node, Page, Percentiles, Summary, Task, Workflow
 from .ledger_values import Attempt
+from .messages import to_json
 
 #: Columns of output that goes to a file or a pipe, where nothing may be cut.
 PIPE_WIDTH = 1000
@@ -86,12 +88,12 @@ def tasks_table(page: Page, width: int | None = None) -> Table:
         table.add_column(column, justify="right" if right else "left", no_wrap=column != "Name")
     for task in page:
         state = Text(task.state, STYLES.get(task.state, ""))
-        published = _local(task.published_at)
+        name, task_id, published = Text(task.name), Text(task.task_id), _local(task.published_at)
         if wide:
             times = (published, _seconds(task.waited), _seconds(task.ran))
-            table.add_row(state, Text(task.name), Text(task.queue or ""), *times, task.task_id)
+            table.add_row(state, name, Text(task.queue or ""), *times, task_id)
         else:
-            table.add_row(state, Text(task.name), published[11:19], task.task_id)
+            table.add_row(state, name, published[11:19], task_id)
     return table
 
 
@@ -107,19 +109,19 @@ def print_task(
             "results": workflow.results,
             "tree": _tree_json(workflow.root),
         }
-        click.echo(json.dumps(found, default=_plain))
+        click.echo(_strict_json(found))
         return
     out = console()
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in asdict(task).items():
         if name not in {"args_repr", "kwargs_repr", "traceback"} and value not in (None, {}, False):
             shown = _local(value) if isinstance(value, datetime) else value
-            table.add_row(Text(name, "bold"), Text(str(shown)))
+            table.add_row(Text(name, "bold"), Text(harmless(str(shown))))
     out.print(table)
     if task.args is None and task.args_repr:
         out.print(Text(f"arguments (cut): {task.args_repr} {task.kwargs_repr}"))
     if task.traceback:
-        out.print(Text(task.traceback, "red"))
+        out.print(Text(harmless(task.traceback), "red"))
     if len(attempts) > 1:
         out.print(Text("\nattempts"))
         out.print(attempts_table(attempts))
@@ -214,7 +216,13 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def task_json(task: Task) -> str:
     """A task as one line of JSON; times as ISO 8601 in UTC."""
-    return json.dumps({**asdict(task), "waited": task.waited, "ran": task.ran}, default=_plain)
+    return _strict_json({**asdict(task), "waited": task.waited, "ran": task.ran})
+
+
+def _strict_json(value: Any) -> str:
+    """JSON that every program reads: a result that is not a number becomes text."""
+    text = json.dumps(value, default=_plain)
+    return to_json(json.loads(text)) if "NaN" in text or "Infinity" in text else text
 
 
 def _tree_json(root: Node) -> list[dict[str, Any]]:

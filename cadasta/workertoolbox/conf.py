@@ -15,7 +15,7 @@ from celery.app.defaults import _OPTIONS as CELERY_OPTIONS
 from celery.app.defaults import _TO_NEW_KEY as OLD_NAMES
 from kombu import Exchange
 
-from . import defaults, environment, publishing
+from . import defaults, environment, publishing, transports
 from .errors import ConfigError
 from .topology import (
     DEFAULT_QUEUE,
@@ -78,7 +78,7 @@ class Config(dict[str, Any]):
         found = {**environment.read(os.environ, ENV_PREFIX, kinds, given), **given}
         super().__init__(own)  # templates refer to these
         self.update({**self._celery_settings(own, found), **own})
-        self._yield_to_arguments(given)
+        self._yield_to_arguments(found)
         self._register()
 
     @classmethod
@@ -148,9 +148,12 @@ class Config(dict[str, Any]):
             merged = name in {"broker_transport_options", "task_publish_retry_policy"}
             settings[name] = {**settings[name], **value} if merged and value else value
         settings["broker_url"] = broker_url
-        if kind == "redis" and not found.get("broker_transport"):
-            scheme = str(broker_url).partition(":")[0]
-            settings["broker_transport"] = defaults.REDIS_TRANSPORTS.get(scheme)
+        if not found.get("broker_transport"):
+            settings["broker_transport"] = defaults.transport_of(broker_url, found)
+            if settings["broker_transport"]:
+                settings["broker_failover_strategy"] = transports.keeping_transport(
+                    found.get("broker_failover_strategy")
+                )
         settings["result_backend"] = self._rendered("result_backend", settings["result_backend"])
         ledger_url = self._rendered("LEDGER_URL", own["LEDGER_URL"])
         own["LEDGER_URL"] = ledger_url and MaskedURL(ledger_url)
@@ -234,12 +237,12 @@ class Config(dict[str, Any]):
                 f"'{{0.RESULT_DB_HOST}}', and '{{{{' for a brace."
             ) from None
 
-    def _yield_to_arguments(self, given: Mapping[str, Any]) -> None:
-        """Make arguments win where Celery itself reads an environment variable."""
+    def _yield_to_arguments(self, found: Mapping[str, Any]) -> None:
+        """Make what was given win where Celery itself reads an environment variable."""
         broker = os.environ.get("CELERY_BROKER_URL")
-        if given.get("broker_url") and broker and broker != given["broker_url"]:
-            self.setdefault("broker_read_url", given["broker_url"])
-            self.setdefault("broker_write_url", given["broker_url"])
+        if found.get("broker_url") and broker and broker != found["broker_url"]:
+            self.setdefault("broker_read_url", found["broker_url"])
+            self.setdefault("broker_write_url", found["broker_url"])
         backend = os.environ.get("CELERY_RESULT_BACKEND")
         if backend and backend != self["result_backend"]:
             warnings.warn(
@@ -251,15 +254,13 @@ class Config(dict[str, Any]):
 
     def _register(self) -> None:
         """Make Celery know what these settings name; it forces these registries on us."""
-        urls = (self["broker_url"], self.get("broker_read_url"))
+        names = ("broker_url", "broker_read_url", "broker_write_url")
+        urls = [self.get(name) for name in names]
         if any(defaults.broker_kind(url) == "embedded" for url in urls if url):
             from .embedded import register  # brings SQLite along
 
             register()
-        if str(self.get("broker_transport")) in defaults.REDIS_TRANSPORTS.values():
-            from .redis_transport import register as register_redis  # redis is optional
-
-            register_redis()
+        transports.register()
         publishing.connect()
         signals.worker_init.connect(
             _set_up_worker, weak=False, dispatch_uid="workertoolbox.set_up_worker"

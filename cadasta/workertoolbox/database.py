@@ -38,6 +38,8 @@ BUSY_TIMEOUT = 30
 CONNECT_TIMEOUT = 10
 
 _IMMEDIATE = "workertoolbox_immediate"
+#: Names under which URLs mean the same server.
+_BACKENDS = {"mariadb": "mysql", "postgres": "postgresql"}
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _hooks: list[bool] = []
 
@@ -55,6 +57,10 @@ def make_engine(url: str, **options: Any) -> Engine:
 
     try:
         parsed = _with_driver(make_url(url))
+        if "@" in (parsed.host or ""):
+            raise LedgerError(
+                f"The password in the database URL {mask_url(url)!r} holds an @: write it as %40."
+            )
         settings = _settings(parsed)
         if "poolclass" in options:
             settings.pop("pool_size", None)  # not every pool has one
@@ -107,7 +113,7 @@ def same_database(one: str, other: str) -> bool:
 
 
 def _place(url: URL) -> tuple[str, str, int, str]:
-    backend = url.get_backend_name().replace("mariadb", "mysql")
+    backend = _BACKENDS.get(url.get_backend_name(), url.get_backend_name())
     if backend == "sqlite":
         return backend, "", 0, os.path.abspath(url.database or "")
     port = url.port or {"postgresql": 5432, "mysql": 3306}.get(backend, 0)

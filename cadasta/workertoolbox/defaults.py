@@ -47,7 +47,11 @@ OWN: dict[str, tuple[str, Any, str]] = {
     "MONITOR_REDACT": ("list", (), "Names or patterns of arguments to hide, or a function."),
     "MONITOR_STORE_ARGS": ("bool", True, "Store the tasks' arguments."),
     "MONITOR_MAX_ARGS_BYTES": ("int", 65_536, "Largest JSON of arguments that is stored, bytes."),
-    "MANAGEMENT_URL": ("string", None, "RabbitMQ's management; default: port 15672 of the broker."),
+    "MANAGEMENT_URL": (
+        "string",
+        None,
+        "RabbitMQ's management; default: port 15672, with TLS 15671.",
+    ),
     "SETUP_FILE_LOGGING": ("any", False, "True, or a folder: write app.info.log, app.error.log."),
     "SETUP_SENTRY_LOGGING": ("bool", None, "Report to Sentry; default: where SENTRY_DSN is set."),
 }
@@ -119,16 +123,22 @@ TRANSPORT: dict[str, Default] = {
 }
 TRANSPORT_AMQP: dict[str, Default] = {
     "confirm_publish": Default(True, "Without the broker's confirmation a publish can vanish."),
+    "confirm_timeout": Default(
+        30.0, "delay() raises where RabbitMQ is out of memory or disk, and confirms nothing."
+    ),
 }
 TRANSPORT_REDIS: dict[str, Default] = {
     "socket_connect_timeout": Default(5.0, "delay() raises where the host does not answer."),
     "socket_keepalive": Default(True, "A connection that a firewall dropped is noticed."),
 }
-#: The toolbox's transport for each scheme of a Redis URL: all copies of a publish are one
-#: transaction, which kombu's own does not give.
-REDIS_TRANSPORTS = {
+#: The toolbox's transport for each scheme of a broker URL. On Redis all copies of a publish are
+#: one transaction; on RabbitMQ the wait for a confirmation has an end. kombu's own give neither.
+TRANSPORTS = {
+    "amqp": "toolbox-amqp",
+    "pyamqp": "toolbox-amqp",
+    "amqps": "toolbox-amqps",
     "redis": "toolbox-redis",
-    "rediss": "toolbox-redis",
+    "rediss": "toolbox-rediss",
     "sentinel": "toolbox-sentinel",
 }
 SQS_SETTINGS: dict[str, Default] = {
@@ -142,11 +152,46 @@ def broker_kind(broker_url: Any, broker_transport: Any = None) -> str:
     """``amqp``, ``sqs``, ``redis``, ``embedded``, or the URL's own scheme."""
     url = broker_url[0] if isinstance(broker_url, list | tuple) and broker_url else broker_url
     scheme = str(broker_transport or url or "amqp").split(":", 1)[0].split("+", 1)[0].lower()
+    scheme = scheme.removeprefix("toolbox-")
     if scheme in {"amqp", "amqps", "pyamqp", "librabbitmq"}:
         return "amqp"
     if scheme in {"redis", "rediss", "sentinel"}:
         return "redis"
     return scheme
+
+
+def transport_of(broker_url: Any, settings: Mapping[str, Any]) -> str | None:
+    """The toolbox's transport for all URLs of the broker, or None where kombu's own will do."""
+    found = set()
+    for name in ("broker_read_url", "broker_write_url"):
+        url = settings.get(name) or broker_url
+        first = url[0] if isinstance(url, list | tuple) and url else url
+        scheme = str(first).partition(":")[0].lower()
+        found.add(TRANSPORTS.get(scheme))
+    return found.pop() if len(found) == 1 else None
+
+
+def require_same_broker(conf: Any) -> None:
+    """Refuse an app whose broker is of another kind than that of its ``Config``.
+
+    Celery lets ``Celery(broker=...)`` and ``CELERY_BROKER_URL`` win over it without a word.
+
+    Args:
+        conf: the app's configuration, as Celery shows it.
+
+    Raises:
+        ConfigError: the broker is another.
+    """
+    chosen = conf.broker_transport or None
+    if chosen and not str(chosen).startswith("toolbox-"):
+        return  # the user's own
+    urls = {name: getattr(conf, name) for name in ("broker_read_url", "broker_write_url")}
+    if transport_of(conf.broker_url, urls) != chosen:
+        kinds = " and ".join(sorted({broker_kind(url) for url in urls.values()}))
+        raise ConfigError(
+            f"the app's broker is {kinds}, but its settings were made for another one: "
+            "Celery(broker=...) or CELERY_BROKER_URL has taken the place of Config's broker_url."
+        )
 
 
 def transport_defaults(

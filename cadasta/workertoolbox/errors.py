@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kombu.exceptions import OperationalError
+
 
 class ToolboxError(Exception):
     """Root of every error that the toolbox raises by itself."""
@@ -21,6 +23,10 @@ class MessageError(ToolboxError):
 
 class BrokerError(ToolboxError):
     """The embedded broker's database cannot be used."""
+
+
+class UnconfirmedError(ToolboxError, OperationalError):
+    """RabbitMQ has not said within ``confirm_timeout`` that it has a message; it may have it."""
 
 
 class LedgerError(ToolboxError):

@@ -49,10 +49,8 @@ __all__ = [
     "Workflow",
 ]
 
-#: As ``results_url``: the results are in no SQL database.
-NO_RESULTS = ""
-#: The largest ``limit`` of a page.
-MAX_LIMIT = 10_000
+NO_RESULTS = ""  #: As ``results_url``: the results are in no SQL database.
+MAX_LIMIT = 10_000  #: The largest ``limit`` of a page.
 
 
 class Ledger:
@@ -352,6 +350,8 @@ class Ledger:
             yield
         except SQLAlchemyError as exc:
             raise ledger_error(exc, doing) from exc
+        except ValueError as exc:  # the driver refuses text with NUL or lone surrogates
+            raise LedgerError(f"Cannot {doing}: {exc}.") from exc
 
     def _tasks(self, states: set[str] | None = None) -> Select[Any]:
         if not states:

@@ -1,13 +1,15 @@
 """A batch of task records as columns that every database takes.
 
-The order of two publications of one task is (replacements, retries, time). A column is cleaned
-as a whole, which costs far less than value by value.
+The order of two publications of one task is (replacements, retries, time). The parent is that of
+the first publication: Celery names a task that retries or replaces itself its own parent. A column
+is cleaned as a whole, which costs far less than value by value.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -52,7 +54,11 @@ def merge(records: Sequence[TaskRecord], now: datetime) -> list[Merged]:
         old = found.get(record.task_id)
         if old is not None:
             latest = new if _order(new) > _order(old) else old
-            first = min(old.first, moment)
+            first, parent_id = old.first, old.record.parent_id
+            if moment < first:
+                first, parent_id = moment, record.parent_id
+            if latest.record.parent_id != parent_id:
+                latest = latest._replace(record=replace(latest.record, parent_id=parent_id))
             new = latest._replace(first=first, publications=old.publications + 1)
         found[record.task_id] = new
     return [found[task_id] for task_id in sorted(found)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -208,9 +209,11 @@ def has_headers(headers: Mapping[str, Any], dialect: Dialect) -> ColumnElement[b
     if dialect.name == "postgresql":
         return cast(task.c.headers, JSONB).contains(cast(literal(wanted, Text), JSONB))
     if dialect.is_mysql:
-        found: ColumnElement[int] = func.json_contains(task.c.headers, wanted)
-    else:
-        found = func.workertoolbox_contains(task.c.headers, wanted)
+        # It compares numbers as floating-point ones: larger integers must stand there as well.
+        large = {text for text in re.findall(r"\d+", wanted) if len(text) > 15}
+        exact = [task.c.headers.contains(text, autoescape=True) for text in sorted(large)]
+        return and_(func.json_contains(task.c.headers, wanted) == 1, *exact)
+    found: ColumnElement[int] = func.workertoolbox_contains(task.c.headers, wanted)
     return found == 1
 
 
@@ -264,7 +267,8 @@ def percentiles(
         due = case(
             (task.c.eta > task.c.last_published_at, task.c.eta), else_=task.c.last_published_at
         )
-        seconds = _seconds(due, columns.date_started, dialect)
+        waited = _seconds(due, columns.date_started, dialect)
+        seconds: ColumnElement[Any] = case((waited < 0, literal_column("0.0", Float)), else_=waited)
     elif "runtime" in columns:
         seconds = columns.runtime
     elif "date_started" in columns:
@@ -280,6 +284,8 @@ def percentiles(
     query = _since(_joined(query, results, dialect), since).where(seconds.is_not(None))
     if what == "running":
         query = query.where(results.c.status.in_(["SUCCESS", "FAILURE"]))
+    else:  # of a task that waits for its retry only the start before is known
+        query = query.where(results.c.status != "RETRY")
     known = query.subquery()
     return select(
         known.c.name,

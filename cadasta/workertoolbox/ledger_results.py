@@ -15,7 +15,7 @@ from .database import mask_url
 from .errors import LedgerError
 from .failures import brief, is_forbidden
 from .ledger_values import Attempt
-from .schema import attempt, tasksetmeta
+from .schema import attempt, taskmeta, tasksetmeta
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +97,15 @@ class Results:
         found = inspect(connection)
         if not found.has_table(self._name, schema=self._schema):
             if self.are_joined:
+                is_ours = (self._name, self._schema) == (taskmeta.name, None)
+                how = (
+                    "run `celery -A proj ledger upgrade`"
+                    if is_ours
+                    else "the first result that a worker stores makes it"
+                )
                 raise LedgerError(
                     f"The result table {self._name} is missing, or this database role may not "
-                    "see it: run `celery -A proj ledger upgrade`, or GRANT SELECT on it."
+                    f"see it: {how}, or GRANT SELECT on it."
                 )
             return None
         names = [column["name"] for column in found.get_columns(self._name, schema=self._schema)]

@@ -75,8 +75,11 @@ class Task:
 
     @property
     def waited(self) -> float | None:
-        """Seconds from :attr:`due_at` to its start; None where the start is not known."""
-        if self.date_started is None:
+        """Seconds from :attr:`due_at` to its start; None where the start is not known.
+
+        Of a task that waits for its retry only the start before is known.
+        """
+        if self.date_started is None or self.state == "RETRY":
             return None
         return max(0.0, (self.date_started - self.due_at).total_seconds())
 

@@ -1,6 +1,7 @@
 """Batches of task records into the ledger: one statement, one transaction, any number of times.
 
-A later publication replaces what the row says; any other adds to the count of publications.
+A later publication replaces what the row says, but for the parent, which is that of the first one;
+any other adds to the count of publications.
 """
 
 from __future__ import annotations
@@ -42,13 +43,16 @@ def _assignments(new: str, old: str, least: str) -> str:
     is_later = "({}) > ({})".format(
         ", ".join(new.format(name) for name in order), ", ".join(old + name for name in order)
     )
-    descriptive = [name for name in FIELDS if name not in ("task_id", *order)]
+    descriptive = [name for name in FIELDS if name not in ("task_id", "parent_id", *order)]
     # MySQL assigns one after the other and sees what it assigned: the columns of the order come
     # last and backwards, which leaves the comparison true as long as it is needed.
     parts = [
         f"{name} = CASE WHEN {is_later} THEN {new.format(name)} ELSE {old}{name} END"
         for name in (*descriptive, *reversed(order))
     ]
+    is_first = f"{new.format('published_at')} < {old}published_at"
+    parent = f"CASE WHEN {is_first} THEN {new.format('parent_id')} ELSE {old}parent_id END"
+    parts.append(f"parent_id = {parent}")
     first = f"{old}published_at, {new.format('published_at')}"
     parts.append(f"published_at = {least}({first})")
     parts.append(f"publications = {old}publications + {new.format('publications')}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 
 from .errors import MessageError
 from .topology import plain_routing_key
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,18 +197,35 @@ def _stored_arguments(
     name: str, args: Any, kwargs: Any, parsed: bool, fields: Mapping[str, Any], limits: Limits
 ) -> dict[str, Any]:
     """The columns of the arguments: JSON and repr, redacted and bounded."""
-    nothing = {"args": None, "kwargs": None, "args_repr": None, "kwargs_repr": None}
+    nothing = dict.fromkeys(("args", "kwargs", "args_repr", "kwargs_repr"))
     if not limits.store_args:
         return nothing
+    hidden = {**nothing, "args_truncated": True}
+    if limits.redact is not None and not parsed:
+        return hidden  # the repr could hold what is to be hidden
+    try:
+        return _bounded_arguments(name, args, kwargs, parsed, fields, limits)
+    except Exception as exc:  # of a redaction of the application, or of what nests too deeply
+        logger.warning(
+            "The arguments of a %s are not stored: %s in redacting or writing them",
+            name,
+            type(exc).__name__,  # no more: the message could tell them
+        )
+        return hidden
+
+
+def _bounded_arguments(
+    name: str, args: Any, kwargs: Any, parsed: bool, fields: Mapping[str, Any], limits: Limits
+) -> dict[str, Any]:
     args_repr, kwargs_repr = _text(fields.get("argsrepr")), _text(fields.get("kwargsrepr"))
     if limits.redact is not None:
-        if not parsed:
-            return {**nothing, "args_truncated": True}  # the repr could hold what is to be hidden
         args, kwargs = limits.redact(name, args, kwargs)
         args_repr, kwargs_repr = repr(args), repr(kwargs)
     elif parsed and args_repr is None:
         args_repr, kwargs_repr = repr(args), repr(kwargs)
     columns: dict[str, Any] = {
+        "args": None,
+        "kwargs": None,
         "args_repr": args_repr and _cut(args_repr),
         "kwargs_repr": kwargs_repr and _cut(kwargs_repr),
         "args_truncated": not parsed,

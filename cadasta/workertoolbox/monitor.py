@@ -7,6 +7,7 @@ between, the broker delivers them again, and the ledger takes a message twice wi
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import threading
 import time
@@ -14,8 +15,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from kombu import Consumer
+from kombu.transport import virtual
 
-from .errors import MessageError
+from .errors import ConfigError, MessageError
 from .ledger import Ledger, Undecodable
 from .messages import Limits, TaskRecord, decode
 from .monitor_amqp import buffer_reads
@@ -34,8 +36,14 @@ BUSY_WAIT = 0.002
 MIN_WAIT = 0.001
 #: How much of a message that is no task message is stored, in bytes.
 MAX_STORED_BODY = 65_536
+#: Headers and properties that differ each time that a broker delivers a message.
+_OF_ONE_DELIVERY = frozenset(
+    ("x-delivery-count", "x-acquired-count", "redelivered", "delivery_info", "delivery_tag")
+)
 #: How many batches may be on their way from the broker.
 PREFETCH_BATCHES = 8
+#: The largest prefetch count that AMQP can say.
+MAX_PREFETCH = 65_535
 
 
 class Monitor:
@@ -84,7 +92,9 @@ class Monitor:
         while not self._stopping.is_set():
             connection = self._connection()
             try:
-                connection.connect()
+                connection.ensure_connection(
+                    max_retries=max(1, len(connection.alt) - 1), reraise_as_library_errors=False
+                )
                 retry.reset()
                 logger.info("Recording %s of %s", self.queue.name, self._broker_uri())
                 self._consume(connection)
@@ -122,6 +132,14 @@ class Monitor:
         elif kind == "embedded":
             options["visibility_timeout"] = VISIBILITY_TIMEOUT
         connection.transport_options = {**connection.transport_options, **options}
+        transport, switch = connection.transport_cls, connection.switch
+
+        def switch_and_keep(url: str) -> None:
+            """Go on to the next URL of a list; kombu takes the transport that it names."""
+            switch(url)
+            connection.transport_cls = transport
+
+        connection.switch = switch_and_keep
         return connection
 
     def _consume(self, connection: Any) -> None:
@@ -129,8 +147,10 @@ class Monitor:
         # What an earlier channel delivered comes again on this one.
         self._writer.drop_waiting()
         self._batch = Batch(channel)
+        if isinstance(channel, virtual.Channel):
+            channel.Message = tolerant(channel.Message)
         self.queue(channel).declare()
-        channel.basic_qos(0, PREFETCH_BATCHES * self.batch, False)
+        channel.basic_qos(0, min(PREFETCH_BATCHES * self.batch, MAX_PREFETCH), False)
         consumer = Consumer(
             channel, [self.queue(channel)], on_message=self._take, auto_declare=False
         )
@@ -190,12 +210,12 @@ class Monitor:
                 limits=self.limits,
             )
         except Exception as exc:
-            item = undecodable(message, exc)
+            item = undecodable(message, exc, self.limits)
         self._hold(message, item)
 
     def _take_broken(self, message: Any, exc: Exception) -> None:
         """Hold a message that kombu itself could not read."""
-        self._hold(message, undecodable(message, exc))
+        self._hold(message, undecodable(message, exc, self.limits))
 
     def _hold(self, message: Any, item: TaskRecord | Undecodable) -> None:
         self._batch.add(message.delivery_tag, item)
@@ -204,6 +224,8 @@ class Monitor:
 def limits_of(app: Any) -> Limits:
     """What of the arguments the settings of ``app`` allow to be stored."""
     conf = app.conf
+    if conf.MONITOR_REDACT and not callable(conf.MONITOR_REDACT):
+        _import_tasks(app)
     redact, redact_header = make_redaction(conf.MONITOR_REDACT, app.tasks)
     return Limits(
         store_args=conf.MONITOR_STORE_ARGS,
@@ -211,6 +233,18 @@ def limits_of(app: Any) -> Limits:
         redact=redact,
         redact_header=redact_header,
     )
+
+
+def _import_tasks(app: Any) -> None:
+    """Import what a worker imports: only the tasks' code names their positional arguments."""
+    try:
+        app.loader.import_default_modules()
+    except Exception as exc:  # whatever happens in a module of the application
+        raise ConfigError(
+            "MONITOR_REDACT needs the names of the tasks' arguments, and a module with tasks "
+            f"cannot be imported ({type(exc).__name__}: {exc}): install what it needs beside the "
+            "monitor, or give a function."
+        ) from exc
 
 
 def acknowledge(channel: Any, tags: list[Any]) -> None:
@@ -227,25 +261,64 @@ def acknowledge(channel: Any, tags: list[Any]) -> None:
             channel.basic_ack(tag)
 
 
-def undecodable(message: Any, exc: Exception) -> Undecodable:
-    """What is kept of a message that is no task message."""
+def tolerant(message_type: Any) -> Any:
+    """A virtual transport's message that takes anything that a foreign client may have left."""
+
+    class Message(message_type):
+        def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+            try:
+                super().__init__(payload, channel=channel, **options)
+                if isinstance(self.delivery_info, dict):
+                    return
+            except Exception as exc:
+                logger.debug("No message of kombu's form: %s", type(exc).__name__)
+            # All of it becomes the body of a message that says nothing.
+            tag = {"delivery_tag": payload["properties"]["delivery_tag"]}
+            text = json.dumps(payload, default=repr)
+            super().__init__({"body": text, "properties": tag}, channel=channel, **options)
+
+    return Message
+
+
+def undecodable(message: Any, exc: Exception, limits: Limits) -> Undecodable:
+    """What is kept of a message that is no task message; where arguments are hidden, no body."""
     if not isinstance(exc, MessageError):
         logger.warning("A message could not be decoded: %s", type(exc).__name__)
     info = message.delivery_info or {}
-    body = message.body or b""
-    body = body.encode("utf-8", "surrogateescape") if isinstance(body, str) else bytes(body)
-    whole = hashlib.sha256(repr((message.headers, message.properties)).encode() + body)
+    body = _bytes(message.body)
+    headers, properties = (
+        {name: value for name, value in (part or {}).items() if name not in _OF_ONE_DELIVERY}
+        for part in (message.headers, message.properties)
+    )
+    whole = hashlib.sha256(repr((headers, properties)).encode("utf-8", "replace") + body)
+    error, hides = f"{type(exc).__name__}: {exc}", limits.redact or not limits.store_args
+    if hides:
+        error = str(exc) if isinstance(exc, MessageError) else type(exc).__name__
+        is_hidden = limits.redact_header or (lambda name: False)
+        headers = {
+            name: value
+            for name, value in headers.items()
+            if name not in ("argsrepr", "kwargsrepr") and not is_hidden(name)
+        }
     return Undecodable(
-        error=f"{type(exc).__name__}: {exc}",
-        body=body[:MAX_STORED_BODY],
+        error=error,
+        body=None if hides else body[:MAX_STORED_BODY],
         body_size=len(body),
         routing_key=info.get("routing_key"),
         content_type=message.content_type,
         content_encoding=message.content_encoding,
-        headers=message.headers,
-        properties=message.properties,
+        headers=headers,
+        properties=properties,
         digest=whole.hexdigest(),
     )
+
+
+def _bytes(body: Any) -> bytes:
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    # What is neither came in the place of a text: its JSON, on virtual transports.
+    text = body if isinstance(body, str) else "" if body is None else repr(body)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _broker_errors(connection: Any) -> tuple[type[BaseException], ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from botocore.exceptions import ClientError
 from kombu.transport import SQS
 
 #: The most messages that one request to SQS deletes.
@@ -49,3 +50,5 @@ class Transport(SQS.Transport):
     """The transport of the monitor's connection to Amazon SQS."""
 
     Channel = Channel
+    # kombu leaves out what SQS itself answers: throttled, out of order, credentials expired.
+    connection_errors = (*SQS.Transport.connection_errors, ClientError)

@@ -154,8 +154,9 @@ class Writer:
     def _write(self, batch: Batch, retry: Backoff) -> bool:
         """One attempt; waits after one that failed."""
         try:
-            self._ledger.record(batch.records)
+            # These first: writing them again changes nothing, while publications are counted.
             self._ledger.record_undecodable(batch.undecodable)
+            self._ledger.record(batch.records)
         except (SQLAlchemyError, LedgerError) as exc:
             wait = retry.next()
             logger.warning(

@@ -46,37 +46,60 @@ def make_redaction(
     def is_hidden(name: str) -> bool:
         return hidden(name) is not None
 
-    def redact(task: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        positions = _positional_names(tasks.get(task))
-        shown = [
-            HIDDEN
-            if position < len(positions) and is_hidden(positions[position])
-            else _redacted(value, is_hidden)
-            for position, value in enumerate(args or ())
-        ]
-        return shown, _redacted(kwargs or {}, is_hidden)
-
-    return redact, is_hidden
+    return _Redactor(tasks, is_hidden).call, is_hidden
 
 
-def _redacted(value: Any, is_hidden: Callable[[str], bool]) -> Any:
-    if isinstance(value, Mapping):
-        return {
-            key: HIDDEN if is_hidden(str(key)) else _redacted(item, is_hidden)
+class _Redactor:
+    """Hides arguments of these names in calls, and in the signatures that calls carry."""
+
+    def __init__(self, tasks: Mapping[str, Any], is_hidden: Callable[[str], bool]) -> None:
+        self._tasks = tasks
+        self._is_hidden = is_hidden
+
+    def call(self, task: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Return what may be stored of a call."""
+        names, rest = _positional_names(self._tasks.get(task))
+        shown = []
+        for position, value in enumerate(args or ()):
+            name = names[position] if position < len(names) else rest
+            # An argument whose name nobody knows may be one that is to be hidden.
+            hidden = name is None or self._is_hidden(name)
+            shown.append(HIDDEN if hidden else self._shown(value))
+        return shown, self._shown(kwargs or {})
+
+    def _shown(self, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [self._shown(item) for item in value]
+        if not isinstance(value, Mapping):
+            return value
+        shown = {
+            key: HIDDEN if self._is_hidden(str(key)) else self._shown(item)
             for key, item in value.items()
         }
-    if isinstance(value, list | tuple):
-        return [_redacted(item, is_hidden) for item in value]
-    return value
+        called = value.get("task")
+        if isinstance(called, str) and "args" in shown and "kwargs" in shown:  # a signature
+            shown["args"] = self._partial(called, shown["args"])
+        elif isinstance(called, Mapping) and isinstance(shown.get("it"), list):  # map and chunks
+            shown["it"] = [self._partial(called.get("task"), item) for item in shown["it"]]
+        return shown
+
+    def _partial(self, task: Any, args: Any) -> Any:
+        # Other tasks' results may come before them: nobody knows which argument will be which.
+        names, rest = _positional_names(self._tasks.get(task))
+        known = [name for name in (*names, rest) if name is not None]
+        if known and not any(map(self._is_hidden, known)):
+            return args
+        return [HIDDEN] * len(args) if isinstance(args, list) else HIDDEN
 
 
-def _positional_names(task: Any) -> list[str]:
-    """The names of a task's positional arguments, where its code is at hand."""
+def _positional_names(task: Any) -> tuple[list[str], str | None]:
+    """The names of a task's positional arguments, and that of all further ones, where known."""
     if task is None:
-        return []
+        return [], None
     try:
         parameters = list(inspect.signature(task.run).parameters.values())
     except (TypeError, ValueError):
-        return []
+        return [], None
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [p.name for p in parameters if p.kind in positional]
+    further = [p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL]
+    return [p.name for p in parameters if p.kind in positional], further[0] if further else None

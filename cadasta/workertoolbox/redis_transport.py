@@ -7,21 +7,18 @@ publish waits three times where one wait is enough.
 
 from __future__ import annotations
 
+import logging
+import ssl
 import time
 from typing import Any
 
-from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 
+logger = logging.getLogger(__name__)
+
 #: Seconds for which the bindings that other processes have declared are believed.
 BINDINGS_TTL = 5.0
-
-
-def register() -> None:
-    """Make kombu know the transports by name; it forces this registry on us."""
-    TRANSPORT_ALIASES.setdefault("toolbox-redis", f"{__name__}:Transport")
-    TRANSPORT_ALIASES.setdefault("toolbox-sentinel", f"{__name__}:SentinelTransport")
 
 
 class ChannelMixin:
@@ -88,6 +85,20 @@ class Transport(kombu_redis.Transport):
     """The transport to one Redis server."""
 
     Channel = Channel
+
+
+class SSLTransport(Transport):
+    """The transport to one Redis server by TLS, for ``rediss://``."""
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        if not client.ssl:
+            # kombu knows by its own names of transports alone that this one needs TLS.
+            logger.warning(
+                "rediss:// without TLS options: the server's certificate is not verified. Add "
+                "'?ssl_cert_reqs=required' to the broker URL, or set broker_use_ssl."
+            )
+            client.ssl = {"ssl_cert_reqs": ssl.CERT_NONE}
+        super().__init__(client, **kwargs)
 
 
 class SentinelChannel(ChannelMixin, kombu_redis.SentinelChannel):

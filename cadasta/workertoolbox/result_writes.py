@@ -16,6 +16,7 @@ from sqlalchemy import (
     func,
     literal_column,
     or_,
+    quoted_name,
     true,
     update,
 )
@@ -34,7 +35,11 @@ _Rule = Callable[[Any, Any], ColumnElement[bool]]
 
 def renamed(table: Table, name: str | None, schema: str | None) -> Table:
     """Return the table under its configured name, in its configured schema."""
-    return table.to_metadata(MetaData(), schema=cast(Any, schema), name=name or table.name)
+    copy = table.to_metadata(MetaData(), schema=cast(Any, schema), name=name or table.name)
+    for index in copy.indexes:
+        # PostgreSQL and SQLite have one index of a name, whatever its table.
+        index.name = quoted_name(str(index.name).replace(table.name, copy.name), None)
+    return copy
 
 
 class Statements:

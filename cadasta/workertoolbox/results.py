@@ -232,7 +232,7 @@ class ToolboxBackend(BaseBackend):
             row["stamps"] = ensure_bytes(
                 self.encode({"stamped_headers": list(names), "stamps": kept})
             )
-        if self._keeps_args:
+        if self._keeps_args and hasattr(request, "args"):  # not for an unregistered task
             row["args"], row["kwargs"] = self._arguments(request)
         return row
 
@@ -241,9 +241,17 @@ class ToolboxBackend(BaseBackend):
             self._redact, _ = make_redaction(self.app.conf.get("MONITOR_REDACT"), self.app.tasks)
             self._is_prepared = True
         args, kwargs = request.args, request.kwargs
-        if self._redact is not None:
-            args, kwargs = self._redact(request.task, args, kwargs)
-        encoded = [ensure_bytes(self.encode(value)) for value in (args, kwargs)]
+        try:
+            if self._redact is not None:
+                args, kwargs = self._redact(request.task, args, kwargs)
+            encoded = [ensure_bytes(self.encode(value)) for value in (args, kwargs)]
+        except Exception as exc:  # of an application's redaction: its result is stored all the same
+            logger.warning(
+                "The arguments of a %s are not stored: %s in redacting or writing them",
+                request.task,
+                type(exc).__name__,
+            )
+            return None, None
         args, kwargs = (one if len(one) <= self._max_args else None for one in encoded)
         return args, kwargs
 

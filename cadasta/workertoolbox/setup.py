@@ -11,9 +11,11 @@ from celery.utils.time import subtract_datetimes
 
 from . import logs
 from .conf import masked
+from .defaults import require_same_broker
 from .errors import ConfigError, TopologyError
 from .probe import register_probe
 from .publishing import delay_topology
+from .retries import keep_retries
 from .topology import Router
 from .urls import database_url, mask_url
 
@@ -27,9 +29,10 @@ def setup_app(app: Any, throw: bool = True) -> None:
     """Prepare ``app`` and its broker and database; done once, further calls change nothing.
 
     It declares the exchange and all queues, creates missing tables, limits
-    ``celery.chord_unlock`` to ``CHORD_UNLOCK_MAX_RETRIES`` polls, refuses to consume the monitor
-    queue, and sets up logging where the settings ask for it. A worker calls it by itself when it
-    starts (``throw=False``). A producer or a shell may call it, and need not.
+    ``celery.chord_unlock`` to ``CHORD_UNLOCK_MAX_RETRIES`` polls, keeps tasks whose retry cannot
+    be published, refuses to consume the monitor queue, and sets up logging where the settings ask
+    for it. A worker calls it by itself when it starts (``throw=False``). A producer or a shell may
+    call it, and need not.
 
     Args:
         app: a Celery app that is configured by :class:`~.conf.Config`.
@@ -47,7 +50,9 @@ def setup_app(app: Any, throw: bool = True) -> None:
     done = True
     steps = (
         set_up_logging,
+        refuse_other_broker,
         limit_chords,
+        keep_retries,
         register_probe,
         guard_monitor_queue,
         lengthen_short_delays,
@@ -84,6 +89,11 @@ def router_of(app: Any) -> Router:
             f"app.config_from_object(Config(queues=[...])). Its task_routes is {masked(router)!r}."
         )
     return router
+
+
+def refuse_other_broker(app: Any) -> None:
+    """Refuse a broker that ``Celery(broker=...)`` has put in the place of ``Config``'s."""
+    require_same_broker(app.conf)
 
 
 def declare_topology(app: Any) -> None:
@@ -146,8 +156,7 @@ def guard_monitor_queue(app: Any) -> None:
 def lengthen_short_delays(app: Any) -> None:
     """On quorum queues, let a delay below one second be one second.
 
-    Celery 5.7 counts a delay in whole seconds there and raises ValueError for none. In a retry
-    that error makes the worker reject the message: the task would be lost.
+    Celery 5.7 counts a delay in whole seconds there and raises ValueError for none, in a retry too.
     """
     if not router_of(app).quorum:
         return

@@ -92,8 +92,10 @@ StartProcess = Callable[..., CeleryProcess]
 
 
 @pytest.fixture
-def embedded_environment(tmp_path: Path) -> dict[str, str]:
+def embedded_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Environment variables that give any app of the toolbox a broker and a ledger of its own."""
+    for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+        monkeypatch.delenv(name, raising=False)  # Celery lets them win over the app's settings
     folder = tmp_path / "workertoolbox"
     settings = Config.local(["celery"], folder)
     return {

@@ -25,8 +25,11 @@ class AcceptBeforeFlush(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Celery calls it with the consumer, at the start and after each lost connection."""
-        flush = parent.pool and parent.pool.flush
-        if not flush or isinstance(flush, _Flush):
+        # Only the pool of processes with an event loop; the others' ``flush`` does nothing.
+        if not hasattr(getattr(parent.pool, "_pool", None), "_fileno_to_outq"):
+            return
+        flush = parent.pool.flush
+        if isinstance(flush, _Flush):
             return
         parent.pool.flush = _Flush(flush, parent.pool, parent.hub)
 

@@ -14,8 +14,9 @@ def build_workflow(tasks: Sequence[Task], root_id: str) -> Workflow | None:
     """Return the workflow of ``tasks``, which are all that one root led to, or None without any.
 
     A task without its parent among them becomes a child of the root; where the root itself is
-    not among them, the oldest task without a parent stands for it. Children are in the order
-    of publication.
+    not among them, the oldest task without a parent stands for it. The body of a chord, which
+    Celery publishes from ``celery.chord_unlock``, is a child of the task that asked for the
+    chord. Children are in the order of publication.
     """
     members = {
         task.task_id: task
@@ -24,11 +25,12 @@ def build_workflow(tasks: Sequence[Task], root_id: str) -> Workflow | None:
     }
     if not members:
         return None
-    orphans = (task.task_id for task in members.values() if task.parent_id not in members)
+    parents = _parents(tasks)
+    orphans = (task_id for task_id in members if parents[task_id] not in members)
     # Without any orphan the parents go in a circle: the oldest is as good as another.
     root = root_id if root_id in members else next(orphans, next(iter(members)))
     return Workflow(
-        root=_tree(members, root),
+        root=_tree(members, parents, root),
         state=overall_state(list(members.values())),
         results={
             task.task_id: task.result
@@ -46,21 +48,33 @@ def overall_state(tasks: Sequence[Task]) -> str:
     return states.pop() if len(states) == 1 else "STARTED"
 
 
-def _tree(members: dict[str, Task], root: str) -> Node:
+def _parents(tasks: Sequence[Task]) -> dict[str, str | None]:
+    """Return the parent of each task, past those that only wait for a chord's members."""
+    parents = {task.task_id: task.parent_id for task in tasks}
+    unlocks = {task.task_id for task in tasks if task.name == CHORD_UNLOCK}
+    for task_id, parent in parents.items():
+        seen = {task_id}
+        while parent in unlocks and parent not in seen:  # damaged data may go in a circle
+            seen.add(parent)
+            parent = parents[parent]
+        parents[task_id] = parent
+    return parents
+
+
+def _tree(members: dict[str, Task], parents: dict[str, str | None], root: str) -> Node:
     children: dict[str, list[str]] = {task_id: [] for task_id in members}
-    for task in members.values():
-        parent = task.parent_id
-        if task.task_id != root:
-            is_known = parent in members and parent != task.task_id
-            children[parent if is_known and parent else root].append(task.task_id)
+    for task_id in members:
+        parent = parents[task_id]
+        if task_id != root:
+            is_known = parent in members and parent != task_id
+            children[parent if is_known and parent else root].append(task_id)
     order = _reachable(root, children)
     # Whom the root does not reach is in a circle of parents: its oldest member comes under the
     # root, and the circle is cut there.
     reached = set(order)
     for task_id in members:
         if task_id not in reached:
-            parent = members[task_id].parent_id or ""
-            children[parent].remove(task_id)
+            children[parents[task_id] or ""].remove(task_id)
             children[root].append(task_id)
             found = _reachable(task_id, children)
             order.extend(found)

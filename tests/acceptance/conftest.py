@@ -50,6 +50,18 @@ def _settings(broker: str, folder: Path, get: Callable[[str], Any]) -> dict[str,
     }
 
 
+#: Tests of much work, whose processes are not measured for coverage: that takes a third of their
+#: time, and others run the same lines.
+UNMEASURED = {"test_embedded_broker", "test_every_broker", "test_outages", "test_quickstart"}
+
+
+@pytest.fixture(autouse=True)
+def measure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep coverage out of the processes of some tests."""
+    if request.module.__name__.rpartition(".")[2] in UNMEASURED:
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 @pytest.fixture(params=BROKERS)
 def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
     """The project on one broker; nothing runs yet."""

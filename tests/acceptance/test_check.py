@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kombu import Queue
+from kombu import Exchange, Queue
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
@@ -74,15 +74,21 @@ def test_what_nobody_has_set_up_and_nobody_runs(deployment: Deployment) -> None:
     assert found["workers"]["level"] == "warning"
 
 
-@pytest.mark.parametrize("deployment", ["rabbitmq"], indirect=True)
-def test_queues_that_are_bound_wrong(deployment: Deployment) -> None:
-    setup_app(deployment.app)
-    deployment.start("monitor")
+def bind_wrong(deployment: Deployment) -> Exchange:
+    """Give one queue a foreign binding and take its own from another; return their exchange."""
     exchange = deployment.app.conf.task_queues[0].exchange
     with deployment.app.connection_for_write() as connection:
         channel = connection.default_channel
         Queue("export", exchange, routing_key="data.sync")(channel).queue_bind()
         Queue("celery")(channel).unbind_from(exchange, routing_key="celery")
+    return exchange
+
+
+@pytest.mark.parametrize("deployment", ["rabbitmq"], indirect=True)
+def test_queues_that_are_bound_wrong(deployment: Deployment) -> None:
+    setup_app(deployment.app)
+    deployment.start("monitor")
+    exchange = bind_wrong(deployment)
     code, found = check(deployment)
     assert code == 1
     assert errors(found) == {
@@ -118,11 +124,7 @@ def test_bindings_are_read_while_workers_consume(managed: Deployment) -> None:
     code, found = check(managed)
     assert (code, errors(found)) == (0, {})
     assert found["queue export"]["text"] == "bound to task_exchange by 'export'"
-    exchange = managed.app.conf.task_queues[0].exchange
-    with managed.app.connection_for_write() as connection:
-        channel = connection.default_channel
-        Queue("export", exchange, routing_key="data.sync")(channel).queue_bind()
-        Queue("celery")(channel).unbind_from(exchange, routing_key="celery")
+    bind_wrong(managed)
     code, found = check(managed)
     assert code == 1
     assert errors(found) == {
@@ -153,7 +155,8 @@ def test_rights_and_formats_in_the_database(deployment: Deployment, postgres_url
     with engine.connect() as connection:
         connection.execute(text(f"CREATE ROLE {role} LOGIN PASSWORD 'hunter2'"))
         try:
-            connection.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"))
+            tables = "celery_task, celery_taskmeta, celery_task_attempt"  # as in the README
+            connection.execute(text(f"GRANT SELECT ON {tables} TO {role}"))
             connection.execute(
                 text(
                     "INSERT INTO celery_taskmeta (id, task_id, status, result, date_done)"

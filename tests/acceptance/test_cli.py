@@ -78,7 +78,7 @@ def test_tasks_are_listed_and_filtered(shop: Path) -> None:
         "FAILURE",
     ]
     assert ids(celery(shop, "tasks", "--json")) == ["root", "child", "quiet", "old"]
-    assert ids(celery(shop, "tasks", "--json", "--state", "FAILURE", "--queue", "export")) == [
+    assert ids(celery(shop, "tasks", "--json", "--state", "failure", "--queue", "export")) == [
         "old"
     ]
     assert ids(celery(shop, "tasks", "--json", "--name", "export.*", "--since", "7d")) == [
@@ -131,10 +131,12 @@ def test_the_ledger_is_kept(shop: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("tasks", "--since", "yesterday"), "write 90s, 15m, 2h, 7d or 4w"),
+        (("tasks", "--since", "yesterday"), "neither a time (UTC), such as"),
         (("tasks", "--header", "creator_id"), "write name=value"),
         (("ledger", "prune"), "--older-than"),
         (("ledger", "prune", "--older-than", "5"), "is no duration"),
+        (("monitor", "--pidfile", "/no/folder/pid"), "Error: [Errno 2] No such file"),
+        (("monitor", "--logfile", "/no/folder/log"), "Error: [Errno 2] No such file"),
         (("monitor", "--batch", "0"), "--batch"),
     ],
 )

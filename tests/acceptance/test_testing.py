@@ -41,7 +41,7 @@ def test_an_export(embedded_app, start_worker, start_monitor):
     start_monitor("exporter")
     sent, failed = app.send_task("export.pdf", (7,)), app.send_task("export.fail")
     with Ledger.from_app(app) as ledger:
-        assert wait_for(ledger, sent.id).result == "7.pdf"
+        assert wait_for(ledger, sent.id).result == sent.get(timeout=5) == "7.pdf"
         assert wait_for(ledger, failed.id, "FAILURE").result == "ValueError: no paper"
         with pytest.raises(AssertionError, match="no paper"):
             wait_for(ledger, failed.id)
@@ -62,7 +62,13 @@ def test_the_fixtures(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp=tmp", "."],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        # A developer's own deployment, which the tests must not touch.
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "CELERY_BROKER_URL": "amqp://guest:guest@127.0.0.1:1//",
+            "CELERY_RESULT_BACKEND": "toolbox+postgresql://u@127.0.0.1:1/x",
+        },
         capture_output=True,
         text=True,
         timeout=120,

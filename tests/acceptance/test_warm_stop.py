@@ -31,3 +31,14 @@ def test_a_warm_stop_under_load_runs_nothing_twice(deployment: Deployment) -> No
     )
     runs = Counter(line[0] for line in deployment.notes("ran"))
     assert [task for task, count in runs.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("deployment", ["embedded"], indirect=True)
+def test_a_worker_without_processes(deployment: Deployment) -> None:
+    """Its pool has nothing to flush, at a stop or after a lost connection."""
+    worker = deployment.start("worker", "solo", "-P", "solo")
+    deployment.app.send_task("export.unregistered")
+    deployment.app.send_task("export.add", (1, 2))
+    wait_for_runs(deployment, 1)
+    assert worker.stop() == 0
+    assert "Error on" not in worker.log_text()

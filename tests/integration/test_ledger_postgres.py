@@ -17,6 +17,8 @@ from sqlalchemy import func, select, text
 from sqlalchemy.engine import make_url
 
 from cadasta.workertoolbox import ledger_queries, migrations
+from cadasta.workertoolbox.check_database import check_database
+from cadasta.workertoolbox.conf import Config
 from cadasta.workertoolbox.database import make_engine
 from cadasta.workertoolbox.errors import LedgerError
 from cadasta.workertoolbox.ledger import Ledger, Undecodable
@@ -313,6 +315,11 @@ def test_a_worker_needs_the_result_tables_alone(ledger: Ledger, role: tuple[str,
     engine = make_engine(url)
     assert migrations.upgrade(engine) == []
     engine.dispose()
+    checked = Celery("checked", set_as_current=False)
+    checked.config_from_object(Config(["export"], result_backend="toolbox+" + url))
+    levels = {(one.subject, one.level) for one in check_database(checked)}
+    assert {("results", "warning"), ("rights on the results", "ok")} <= levels
+    assert ("results", "error") not in levels
     app = Celery("app", backend="db+" + url, set_as_current=False)
     app.conf.update(result_extended=True, database_create_tables_at_setup=False)
     app.backend.store_result("a", 5, "SUCCESS")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from celery import Celery
 
 from cadasta.workertoolbox.database import make_engine
+from cadasta.workertoolbox.errors import LedgerError
 from cadasta.workertoolbox.ledger import Ledger
 from tests.ledger_contract.helpers import LONG, NOW, SECOND, LedgerFixture, add_result, record
 
@@ -105,6 +107,8 @@ class Reading(LedgerFixture):
             "five": {"tenant": 5, "who": {"name": "Eva", "roles": ["a", "b"]}, "on": True},
             "text": {"tenant": "5", 'quo"te': "it's", "none": None},
             "one": {"on": 1, "tenant": 50},
+            "next": {"tenant": 2**60, "who": "é"},
+            "neighbour": {"tenant": 2**60 + 1},
             "none": None,
         }
         ledger.record(record(key, headers=value) for key, value in headers.items())
@@ -122,7 +126,10 @@ class Reading(LedgerFixture):
         assert ids(who={"roles": ["b"]}, tenant=5) == ["five"]
         assert ids(who={"roles": ["c"]}) == []
         assert ids(tenant=5, on=False) == []
-        assert ids() == ["five", "none", "one", "text"]
+        assert ids(tenant=2**60) == ["next"]
+        assert ids(tenant=2**60 + 1) == ["neighbour"]
+        assert ids(tenant=2**60, who="é") == ["next"]
+        assert ids() == ["five", "neighbour", "next", "none", "one", "text"]
 
     def test_pages_are_stable(self, ledger: Ledger) -> None:
         # Ten a moment, so that the id has to decide within a page and between pages.
@@ -256,6 +263,35 @@ class Reading(LedgerFixture):
             assert one is not None
             assert one.date_started == NOW + 160 * SECOND
             assert (one.waited, one.ran) == (60.0, 15.0)
+
+    def test_a_task_that_waits_for_its_retry_has_not_waited_less_than_nothing(
+        self, ledger: Ledger, url: str
+    ) -> None:
+        again = NOW + 10 * SECOND
+        ledger.record([record("a", retries=1, published_at=again, eta=NOW + 100 * SECOND)])
+        ledger.record([record("b", published_at=NOW + 2 * SECOND)])  # a clock that is ahead
+        engine = make_engine(url)
+        with engine.begin() as connection:
+            for number, (key, state) in enumerate({"a": "RETRY", "b": "STARTED"}.items()):
+                connection.exec_driver_sql(
+                    "INSERT INTO celery_taskmeta (id, task_id, status, date_started) VALUES "
+                    f"({number}, '{key}', '{state}', '{NOW:%Y-%m-%d %H:%M:%S.%f}')"
+                )
+        engine.dispose()
+        with Ledger(url) as fresh:
+            retried, started = fresh.get("a"), fresh.get("b")
+            assert retried and started
+            assert (retried.waited, started.waited) == (None, 0.0)
+            (name,) = fresh.summary().names
+            assert (name.waiting.p50, name.waiting.p99) == (0.0, 0.0)
+
+    def test_text_that_databases_refuse_finds_nothing(self, ledger: Ledger) -> None:
+        ledger.record([record("a")])
+        for text in ("a\0", "\ud800"):
+            with suppress(LedgerError):
+                assert ledger.get(text) is None
+            with suppress(LedgerError):
+                assert not ledger.find(name=text, queue=text, root_id=text)
 
     def test_unfinished(self, ledger: Ledger) -> None:
         now = datetime.now(timezone.utc)

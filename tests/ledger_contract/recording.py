@@ -122,6 +122,26 @@ class Recording(LedgerFixture):
         assert (found.published_at, found.last_published_at) == (NOW + SECOND, NOW + 2 * SECOND)
         assert found.publications == 5
 
+    @pytest.mark.parametrize("together", [True, False])
+    @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (0, 2, 1), (1, 0, 2)])
+    def test_the_parent_is_that_of_the_first_publication(
+        self, ledger: Ledger, together: bool, order: tuple[int, ...]
+    ) -> None:
+        # Celery names a task that replaces itself, or the root that retries, its own parent.
+        publications = [
+            record("a", parent_id="who scheduled it"),
+            record("a", parent_id="a", retries=1, published_at=NOW + SECOND),
+            record("a", parent_id="a", replacements=1, published_at=NOW + 2 * SECOND),
+        ]
+        root = [record("r"), record("r", parent_id="r", retries=1, published_at=NOW + SECOND)]
+        batches = [[publications[index]] for index in order] + [[one] for one in root]
+        for batch in [sum(batches, [])] if together else batches:
+            ledger.record(batch)
+        found, first = ledger.get("a"), ledger.get("r")
+        assert found is not None and first is not None
+        assert (found.parent_id, found.replacements) == ("who scheduled it", 1)
+        assert (first.parent_id, first.retries) == (None, 1)
+
     def test_a_large_batch_and_an_empty_one(self, ledger: Ledger) -> None:
         ledger.record([])
         ledger.record(record(f"{number:04}", args=f"[{number}]") for number in range(1200))

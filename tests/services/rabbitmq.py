@@ -243,6 +243,17 @@ class PrivateRabbitMQ(Server):
         pool = VhostPool(ControlVhosts(self.control, "guest"), self.root_url)
         self._url = pool.take()
 
+    def alarm(self, on: bool) -> None:
+        """Let it have no memory left for messages, or all of it again."""
+        share = "0.00001" if on else "0.6"
+        done = subprocess.run(
+            [*self.control, "set_vm_memory_high_watermark", share],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+
     def environment(self) -> dict[str, str]:
         here = str(self.directory)
         return {

@@ -118,6 +118,7 @@ def test_urls_do_not_load_sqlalchemy() -> None:
         ("mysql://a@h/d", "mariadb+pymysql://a@h:3306/d", True),
         ("sqlite:///x.db", f"sqlite:///{os.path.abspath('x.db')}", True),
         ("sqlite://", "sqlite://", False),
+        ("postgres://a@h/d", "postgresql://a@h:5432/d", True),
     ],
 )
 def test_same_database(one: str, other: str, same: bool) -> None:
@@ -130,6 +131,7 @@ def test_same_database(one: str, other: str, same: bool) -> None:
         ("nonsense", "is not a database URL"),
         ("postgresql://u:s3cret@host:port/d", "is not a database URL"),
         ("nosql://u:s3cret@host/d", "does not know"),
+        ("postgresql://u:p@s3cret@host/d", "holds an @: write it as %40"),
         ("postgresql+nodriver://u:s3cret@host/d", "does not know"),
         ("mysql+mysqldb://u:s3cret@host/d", "is not installed.*pip install"),
         ("sqlite:////proc/none/x.db", "folder of .* cannot be made"),

@@ -199,7 +199,9 @@ def other_database(broker: Path) -> None:
 
 
 def future_layout(broker: Path) -> None:
-    File(str(broker)).rows("SELECT 1")
+    file = File(str(broker))
+    file.rows("SELECT 1")
+    file.close()
     database = sqlite3.connect(broker)
     database.execute("PRAGMA user_version=99")
     database.close()

@@ -247,3 +247,43 @@ def test_a_redaction_of_another_type_is_refused() -> None:
     with pytest.raises(ConfigError, match="MONITOR_REDACT is a int"):
         make_redaction(5, {})
     assert make_redaction((), {}) == (None, None)
+
+
+def test_arguments_in_signatures_are_hidden_too() -> None:
+    signature = {"task": "login", "args": ["ann", "hush"], "kwargs": {"token": "hush"}}
+    spread = {"task": {"task": "login", "args": []}, "it": [["ann", "hush"], ["bob", "hush"]]}
+    record = redacted(["password", "token"], "ann", "x", signature, chunk=spread)
+    assert "hush" not in repr(record)
+    harmless = redacted(["secret"], "ann", "x", signature, chunk=spread)
+    assert json.loads(harmless.args or "")[2] == signature
+    assert json.loads(harmless.kwargs or "") == {"chunk": spread}
+
+
+def test_all_further_arguments_have_one_name() -> None:
+    record = redacted(["rest"], "ann", "x", "hush", "hush")
+    assert record.args == '["ann","x","***","***"]'
+
+
+def test_arguments_of_unknown_names_are_hidden() -> None:
+    redact, hidden = make_redaction(["password"], {})
+    record = read(headers=HEADERS, limits=Limits(redact=redact, redact_header=hidden))
+    assert (record.args, record.kwargs) == ('["***","***"]', '{"three":3}')
+
+
+def fail(task: str, args: Any, kwargs: Any) -> Any:
+    raise LookupError(args)
+
+
+@pytest.mark.parametrize("rule", [fail, lambda *call: ({object()}, {})])
+def test_a_redaction_that_fails_costs_the_arguments_only(rule: Any) -> None:
+    record = redacted(rule, "hush", k="hush")
+    assert record.name == "login" and record.args_truncated
+    assert "hush" not in repr(record)
+
+
+def test_arguments_that_nest_too_deeply_are_left_out() -> None:
+    deep: Any = float("nan")
+    for _ in range(600):
+        deep = [deep]
+    record = read(json.dumps([[deep], {}, {}]))
+    assert (record.task_id, record.args, record.args_truncated) == ("id-1", None, True)

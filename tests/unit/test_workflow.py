@@ -47,6 +47,25 @@ def test_who_has_lost_the_parent_comes_under_the_root() -> None:
     assert tree(build_workflow(tasks, "r")) == [(0, "r"), (1, "a"), (2, "c"), (1, "b")]
 
 
+def test_a_chords_body_comes_under_who_asked_for_the_chord() -> None:
+    tasks = [
+        make("r", age=9),
+        make("asks", "r", 8),
+        make("member", "asks", 7),
+        make("unlock", "asks", 6, name="celery.chord_unlock"),
+        make("body", "unlock", 5),
+        make("again", "unlock", 4, name="celery.chord_unlock"),
+        make("last", "again", 3),
+    ]
+    assert tree(build_workflow(tasks, "r")) == [
+        (0, "r"),
+        (1, "asks"),
+        *((2, task_id) for task_id in ("member", "body", "last")),
+    ]
+    circle = [make(one, other, name="celery.chord_unlock") for one, other in ("uv", "vu")]
+    assert tree(build_workflow([make("r", age=9), make("a", "u"), *circle], "r"))[1] == (1, "a")
+
+
 def test_without_its_root() -> None:
     tasks = [make("b", "a", 1), make("a", "r", 3), make("c", "r", 2)]
     assert tree(build_workflow(tasks, "r")) == [(0, "a"), (1, "c"), (1, "b")]

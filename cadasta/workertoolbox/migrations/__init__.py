@@ -91,7 +91,7 @@ def _upgrade(engine: Engine) -> list[str]:
     version = _version(engine)
     if _is_done(version):
         return []
-    if version == _UNREADABLE and _usable(engine):
+    if version == _UNREADABLE and are_usable(engine):
         return []
     with writing(_transactional(engine)) as connection, _locked(connection):
         if _is_done(_read_version(connection)):
@@ -181,7 +181,8 @@ def _apply(connection: Connection) -> list[str]:
     return applied
 
 
-def _usable(engine: Engine) -> bool:
+def are_usable(engine: Engine) -> bool:
+    """Tell whether all tables are there, also where this role may not read their version."""
     found = _LEDGER | _RESULTS
     tables = found.intersection(inspect(engine).get_table_names())
     if engine.dialect.name in ("mysql", "mariadb"):
@@ -192,7 +193,7 @@ def _usable(engine: Engine) -> bool:
 
 def _without_rights(engine: Engine, exc: SQLAlchemyError) -> list[str]:
     try:
-        usable = _usable(engine)
+        usable = are_usable(engine)
     except SQLAlchemyError:
         usable = False
     if not usable:

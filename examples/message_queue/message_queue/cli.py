@@ -20,7 +20,13 @@ from .settings import HOST, PORT, Settings
 #: Exit code of ``status`` where no server runs, as for the status of a system service.
 NOT_RUNNING = 3
 
-_port = click.option("--port", default=PORT, show_default=True, help="The server's port.")
+_port = click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=PORT,
+    show_default=True,
+    help="The server's port.",
+)
 _host = click.option("--host", default=HOST, show_default=True, help="The server's address.")
 
 
@@ -36,7 +42,13 @@ class _Failure(click.ClickException):
 @main.command()
 @_port
 @_host
-@click.option("--log-level", default="INFO", show_default=True, help="How much to log.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    default="INFO",
+    show_default=True,
+    help="How much to log.",
+)
 def start(port: int, host: str, log_level: str) -> None:
     """Run the server, in the foreground, until `stop` or a signal."""
     from .serve import serve  # brings Celery along

@@ -16,6 +16,8 @@ from .errors import MessageQueueError, NotRunningError
 
 #: Seconds that a server has to tell its state.
 TIMEOUT = 5.0
+#: Most bytes of a socket's path: 107 on Linux, 103 on macOS.
+LONGEST_PATH = 103
 
 
 def socket_path(port: int) -> Path:
@@ -44,8 +46,12 @@ class Control:
         """Listen.
 
         Raises:
-            MessageQueueError: the folder belongs to another user.
+            MessageQueueError: the folder belongs to another user, or its path is too long.
         """
+        if len(os.fsencode(self._path)) > LONGEST_PATH:
+            raise MessageQueueError(
+                f"{self._path} is too long for a socket: set XDG_RUNTIME_DIR to a shorter path"
+            )
         folder = self._path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(folder):

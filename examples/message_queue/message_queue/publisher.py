@@ -76,6 +76,8 @@ class Publisher:
         self._producer: Any = None
         self._poll: Any = None
         self._sequence = 0
+        #: How many of the next messages are sent alone: the broker has refused one of them.
+        self._suspects = 0
         self._errors: tuple[type[BaseException], ...] = (OSError, OperationalError)
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
@@ -114,6 +116,8 @@ class Publisher:
                     exc_info=not isinstance(error, self._errors),
                 )
                 self._close()
+                if getattr(error, "code", None) in REFUSALS:
+                    self._blame(error)
                 self._outgoing.extendleft(reversed(self._unconfirmed.values()))
                 self._unconfirmed.clear()
                 self._refuse_overdue()
@@ -121,6 +125,16 @@ class Publisher:
                 if self._stopping.is_set():
                     break
         self._close()
+
+    def _blame(self, error: Exception) -> None:
+        """Refuse the message that the broker refuses.
+
+        RabbitMQ closes the channel, some messages later, and does not say which one it was. Where
+        several were on their way, each is sent alone now.
+        """
+        self._suspects = len(self._unconfirmed)
+        if self._suspects == 1:
+            self._finish(list(self._unconfirmed), PublishError(f"the broker refuses it: {error}"))
 
     def _open(self) -> None:
         app = self._app
@@ -158,7 +172,9 @@ class Publisher:
     def _work(self) -> None:
         while True:
             self._woken.clear()
-            while self._outgoing and len(self._unconfirmed) < UNCONFIRMED:
+            while self._outgoing and len(self._unconfirmed) < (
+                1 if self._suspects else UNCONFIRMED
+            ):
                 self._send(self._outgoing.popleft())
             if self._unconfirmed:
                 self._drain(IDLE_WAIT)
@@ -166,6 +182,9 @@ class Publisher:
                 return
             elif not self._woken.wait(IDLE_WAIT) and self._is_amqp:
                 self._drain(0.001)
+
+    def _window(self) -> int:
+        return 1 if self._suspects else UNCONFIRMED
 
     def _send(self, outgoing: Outgoing) -> None:
         if outgoing.abandoned and not outgoing.sent:
@@ -180,10 +199,9 @@ class Publisher:
         try:
             publish(self._app, self._producer, queue, outgoing.id, outgoing.body, **properties)
         except Exception as error:
-            if getattr(error, "code", None) in REFUSALS or not isinstance(error, self._errors):
+            if not isinstance(error, self._errors):
                 # The broker is there and says no: to try again would stop all others.
-                del self._unconfirmed[self._sequence]
-                outgoing.done(PublishError(f"the broker refuses it: {error}"))
+                self._finish([self._sequence], PublishError(f"the broker refuses it: {error}"))
             raise
         outgoing.sent = True
         if not self._is_amqp:
@@ -225,6 +243,7 @@ class Publisher:
 
     def _finish(self, tags: list[int], error: PublishError | None = None) -> None:
         finished = [self._unconfirmed.pop(tag) for tag in tags if tag in self._unconfirmed]
+        self._suspects = max(0, self._suspects - len(finished))
         for outgoing in finished:
             outgoing.done(error)
         self._published({outgoing.topic for outgoing in finished})

@@ -39,6 +39,8 @@ message = sa.Table(
     sa.Column("publish_timestamp", sa.DateTime(timezone=True), nullable=False),
     sa.Column("consumed_timestamp", sa.DateTime(timezone=True)),
     sa.Index("mq_message_topic", "topic", "publish_timestamp"),
+    mysql_charset="utf8mb4",  # whatever the database has: a message may be any text
+    mariadb_charset="utf8mb4",
 )
 
 _PUBLISHED = ("topic", "content", "publish_timestamp")

@@ -27,8 +27,8 @@ async def _serve(settings: Settings, host: str, port: int) -> None:
         loop.add_signal_handler(number, stopping.set)
     server = Server(settings)
     control = Control(await server.bind(host, port), server.status)
+    await control.start()
     try:
-        await control.start()
         await server.start()
         await stopping.wait()
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import boto3
 import pytest
 from kombu import Connection as BrokerConnection
 from message_queue import Consumer, Producer, PublishError
@@ -132,6 +133,42 @@ def test_what_a_stranger_has_put_there(
         assert [consumer.fetch(30), consumer.fetch(30)] == ["one", "two"]
         assert consumer.fetch(0.3) is None
     assert "is refused: it is no message of a topic" in server.log.read_text()
+
+
+def redis_put(broker: dict[str, str], topic: str, text: str) -> None:
+    from redis import Redis
+
+    with Redis.from_url(broker["CELERY_BROKER_URL"]) as client:
+        client.lpush(f"{topic}:mq.{topic}", text)
+
+
+def sqs_put(broker: dict[str, str], topic: str, text: str) -> None:
+    url, region = broker["AWS_ENDPOINT_URL_SQS"], broker["AWS_REGION"]
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    client = boto3.client("sqs", region_name=region, endpoint_url=url, **keys)
+    name = f"{topic[:12]}-mq-{topic}"
+    client.send_message(QueueUrl=client.get_queue_url(QueueName=name)["QueueUrl"], MessageBody=text)
+
+
+@pytest.mark.parametrize(("name", "put"), [("redis", redis_put), ("sqs", sqs_put)])
+def test_what_is_no_message_at_all(
+    start_server: Callable[..., ServerProcess],
+    request: pytest.FixtureRequest,
+    topic: str,
+    name: str,
+    put: Callable[[dict[str, str], str, str], None],
+) -> None:
+    broker = request.getfixturevalue(name)
+    server = start_server(broker)
+    with Producer(topic, port=server.port) as producer:
+        producer.publish("one")
+        for text in ("hello", "deadbeef", '{"properties": 5}'):  # the second looks like base64
+            put(broker, topic, text)
+        producer.publish("two")
+    with Consumer(topic, port=server.port) as consumer:
+        # SQS shows it again after some seconds, where no redrive policy takes it away.
+        assert {consumer.fetch(30), consumer.fetch(30)} == {"one", "two"}
+    assert "is refused: it cannot be read" in server.log.read_text()
 
 
 def test_two_servers_share_the_work(

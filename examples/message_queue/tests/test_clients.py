@@ -149,6 +149,7 @@ def test_the_commands(tmp_path: Path, embedded: ServerProcess, topic: str) -> No
         ({"MQ_HEAD_SECRET": "HEAD"}, ("--host", "0.0.0.0"), "set MQ_HEAD_SECRET"),
         ({"CELERY_QUEUE_TYPE": "other"}, (), "QUEUE_TYPE is 'other'"),
         ({}, ("--host", "203.0.113.1"), "cannot listen on 203.0.113.1"),
+        ({"XDG_RUNTIME_DIR": "/tmp/" + 100 * "x"}, (), "set XDG_RUNTIME_DIR to a shorter path"),
     ],
 )
 def test_a_start_that_cannot_work(

@@ -14,8 +14,11 @@ from celery import Celery
 from message_queue import Consumer, Producer
 from message_queue.application import make_app
 from message_queue.processes import MonitorProcess, ServerProcess
+from message_queue.record import message as message_table
 from message_queue.settings import Settings
 from message_queue.topics import MESSAGE
+from sqlalchemy.engine import make_url
+from sqlalchemy.schema import CreateTable
 
 from cadasta.workertoolbox import Ledger
 
@@ -94,3 +97,9 @@ def test_a_row_of_each_message(
         assert [bool(row.is_fetched) for row in rows()] == [True, True, False, False]
     assert [row.consumed_timestamp is not None for row in rows()] == [True, True, True, False]
     engine.dispose()
+
+
+@pytest.mark.parametrize("scheme", ["mysql+pymysql", "mariadb+pymysql"])
+def test_rows_hold_any_text_whatever_the_database_is_made_for(scheme: str) -> None:
+    made = CreateTable(message_table).compile(dialect=make_url(f"{scheme}://").get_dialect()())
+    assert "CHARSET=utf8mb4" in str(made)

@@ -15,7 +15,7 @@ def main() -> None:
     app.task(name=REPORT, shared=False)(report)
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     name = process_name("inbox")
-    app.worker_main(["worker", "-Q", INBOX_QUEUE, "-n", name, "-c", "1", "-l", "INFO", *quiet])
+    app.worker_main(["worker", "-Q", INBOX_QUEUE, "-n", name, "-c", "2", "-l", "INFO", *quiet])
 
 
 def report(**fields: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, make_response, render_template, request
@@ -49,7 +50,9 @@ def make_board(database: Database) -> Blueprint:
     def unit(order_id: int) -> Response:
         with database.read() as connection:
             found = reading.unit(connection, min(order_id, 2**63 - 1))
-        answer = _page("unit.html", unit=found, order_id=order_id)
+        # As text; the template's own tojson would write < and & in another way.
+        payload = json.dumps(found["payload"], indent=2, ensure_ascii=False) if found else ""
+        answer = _page("unit.html", unit=found, order_id=order_id, payload=payload)
         answer.status_code = 200 if found else 404
         return answer
 

@@ -106,12 +106,13 @@ def agent(concurrency: int, db: str | None) -> None:
 
 
 @main.command()
+@click.option("--concurrency", "-c", type=click.IntRange(1, 64), default=2, show_default=True)
 @database_option
-def inbox(db: str | None) -> None:
-    """Apply what leaders and agents report, and feed the next units."""
+def inbox(concurrency: int, db: str | None) -> None:
+    """Apply what leaders and agents report, so many at a time, and feed the next units."""
     from .workers import run_inbox
 
-    run_inbox(settings_of(db))
+    run_inbox(settings_of(db), concurrency)
 
 
 @main.command()

@@ -52,6 +52,7 @@ def run_demo(units: int, apis: int, agents: int, keep: bool, timeout: float) -> 
     settings = Settings.from_environ(environ)
     fleet = Fleet(folder, environ)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else the processes would stay
+    good = False
     try:
         good = _demonstrate(settings, fleet, units, apis, agents, timeout)
         if good and keep:
@@ -63,7 +64,7 @@ def run_demo(units: int, apis: int, agents: int, keep: bool, timeout: float) -> 
         console.print(str(error), style="red", markup=False)
         good = False
     except KeyboardInterrupt:
-        good = True
+        pass  # Before the end, it has failed.
     finally:
         fleet.stop()
     if good and not keep:

@@ -23,6 +23,8 @@ UNSENT_AFTER = 5.0
 UNSENT_AFTER_EACH = 0.05
 #: Most units that one look at the stalled feeds again; the next look comes soon.
 _SWEEP = 500
+#: Units that one statement names; SQLite takes 32,766.
+_CHUNK = 1000
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,13 @@ def top_up(connection: Connection, state: Feed, now: datetime, worker: str) -> l
     if not rows:
         return []
     fed = _feed(connection, rows, state, now)
-    connection.execute(
-        update(orders)
-        .where(orders.c.id.in_([row.id for row in rows]))
-        .values(status=QUEUED, moved_at=now, fed_at=now)
-    )
+    units = [row.id for row in rows]
+    for begin in range(0, len(units), _CHUNK):
+        connection.execute(
+            update(orders)
+            .where(orders.c.id.in_(units[begin : begin + _CHUNK]))
+            .values(status=QUEUED, moved_at=now, fed_at=now)
+        )
     connection.execute(
         insert(order_transitions),
         [

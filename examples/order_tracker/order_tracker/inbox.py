@@ -10,7 +10,7 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 
 from .database import Database, utc_now
 from .feeder import Feeder, Sweeper
-from .messages import REPORT, again_if_broker_is_away
+from .messages import REPORT
 from .reports import Report, apply_report
 from .settings import Settings
 
@@ -40,8 +40,7 @@ def add_inbox_task(app: Celery, settings: Settings, name: str) -> None:
                 applied = apply_report(connection, Report(**fields), utc_now(), name)
         except (OperationalError, InterfaceError, InternalError) as error:
             wait = min(2**self.request.retries, MAX_WAIT)
-            with again_if_broker_is_away():
-                raise self.retry(countdown=wait, exc=error) from error
+            raise self.retry(countdown=wait, exc=error) from error
         # After the commit: a report is never applied twice, so this fails without a retry.
         feeder().publish_or_leave(applied.feedings)
         return [after for _, after in applied.steps]

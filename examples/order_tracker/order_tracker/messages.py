@@ -15,7 +15,6 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import Reject
-from kombu.exceptions import OperationalError
 
 from cadasta.workertoolbox import Config
 
@@ -85,7 +84,7 @@ def send_report(app: Celery, report: Report) -> None:
 def _send(app: Celery, name: str, queue: str, fields: dict[str, Any], **options: Any) -> None:
     try:
         app.send_task(name, kwargs=fields, queue=queue, **options)
-    except (OperationalError, OSError) as error:
+    except Exception as error:  # each broker's client has errors of its own; all mean this
         raise BrokerAwayError(f"{name} was not sent: {type(error).__name__}") from error
 
 
@@ -93,9 +92,9 @@ def _send(app: Celery, name: str, queue: str, fields: dict[str, Any], **options:
 def again_if_broker_is_away() -> Iterator[None]:
     """In a task: where a publish fails, have the task's own message delivered again.
 
-    That of a retry as well, for which Celery would drop the message.
+    For ``retry()``, for which Celery would drop the message, the toolbox does it.
     """
     try:
         yield
-    except (BrokerAwayError, Reject) as error:
-        raise Reject(error, requeue=True) from error
+    except BrokerAwayError as error:
+        raise Reject(str(error), requeue=True) from error

@@ -7,12 +7,16 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from kombu.utils import json as message_json
+
 from .backlog import NewUnit
 from .errors import RequestError
 from .statuses import STATUSES
 
 MAX_UNITS = 10_000  # a request
 MAX_PAYLOAD_BYTES = 65_536  # as JSON
+#: Lists and objects within each other. A worker dies of a message with some 250 of them.
+MAX_DEPTH = 64
 MAX_KEY_LENGTH = 255
 PRIORITIES = range(-32_768, 32_768)  # SMALLINT
 _MAX_ID = 2**63 - 1
@@ -25,12 +29,30 @@ def body_of(mimetype: str, data: bytes) -> Any:
         raise RequestError(
             f"Content-Type is {_short(mimetype)}: send application/json.", 415, "Content-Type"
         )
+    too_deep = f"the body is nested too deeply: at most {MAX_DEPTH} lists and objects."
     try:
-        return json.loads(data, parse_constant=_refuse_constant)
+        body = json.loads(data, parse_constant=_refuse_constant)
     except RecursionError:
-        raise RequestError("the body is nested too deeply.") from None
+        raise RequestError(too_deep) from None
     except ValueError as error:
         raise RequestError(f"the body is no JSON: {error}.") from None
+    if _depth(body) > MAX_DEPTH:
+        raise RequestError(too_deep)
+    return body
+
+
+def _depth(body: Any) -> int:
+    depth, level = 0, _nested([body])
+    while level:
+        depth += 1
+        level = _nested(
+            [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
+        )
+    return depth
+
+
+def _nested(values: list[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, (dict, list))]
 
 
 def _refuse_constant(name: str) -> Any:
@@ -80,7 +102,21 @@ def _unit(given: Any, where: str) -> NewUnit:
             f"{where}: payload has {size} bytes of JSON: at most {MAX_PAYLOAD_BYTES} are kept.",
             field="payload",
         )
+    if not _survives(payload):
+        raise RequestError(
+            f"{where}: payload has an object of the keys __type__ and __value__ alone, which"
+            " Celery's messages keep for themselves: rename or add a key.",
+            field="payload",
+        )
     return NewUnit(priority, payload)
+
+
+def _survives(payload: dict[str, Any]) -> bool:
+    """Whether a worker gets the payload as it is; else it would drop the message, or change it."""
+    try:
+        return bool(message_json.loads(message_json.dumps(payload)) == payload)
+    except Exception:  # whatever the decoder of a type raises
+        return False
 
 
 def whole_number(

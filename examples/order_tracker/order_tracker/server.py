@@ -36,14 +36,17 @@ def run_api(settings: Settings) -> None:
     feeder = Feeder(make_app(settings), database, settings.box, process_name("api"))
     events = Events(database, STREAMS)
     sweeper = Sweeper(feeder)
-    server = create_server(
-        make_api(database, feeder, events),
-        host=settings.api_host,
-        port=settings.api_port,
-        threads=THREADS,
-        send_bytes=1,  # Events are to leave at once.
-        ident=None,
-    )
+    try:
+        server = create_server(
+            make_api(database, feeder, events),
+            host=settings.api_host,
+            port=settings.api_port,
+            threads=THREADS,
+            send_bytes=1,  # Events are to leave at once.
+            ident=None,
+        )
+    except ValueError as error:  # waitress has it for a name that cannot be looked up
+        raise OSError("the host is unknown") from error
 
     def end(*_: Any) -> NoReturn:
         events.close()  # else the server would wait for the streams

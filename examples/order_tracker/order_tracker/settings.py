@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from kombu.transport import TRANSPORT_ALIASES
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -15,6 +16,7 @@ from .errors import SettingError
 
 DEFAULT_MAX_QUEUE = 50
 DEFAULT_STALL_TIMEOUT = 300.0  # seconds
+YEAR = 31_536_000.0  # seconds
 DEFAULT_API_HOST = "127.0.0.1:8080"
 DEFAULT_DB_HOST = "postgres:5432"
 DEFAULT_BROKER_HOST = "rabbit:5672"
@@ -85,7 +87,7 @@ class Settings:
             api_host=host,
             api_port=port,
             max_queue=_whole(found, "RTB_BROADCAST_MAX_QUEUE"),
-            stall_timeout=_number(found, "RTB_STALL_TIMEOUT", None, above=0),
+            stall_timeout=_number(found, "RTB_STALL_TIMEOUT", None, above=0, most=YEAR),
             error_rate=_number(found, "RTB_ERROR_RATE", 0.1, most=1) or 0.0,
             seed=found.get("RTB_SEED"),
             work=found.get("RTB_WORK", DEFAULT_WORK),
@@ -141,9 +143,10 @@ def _db_url(found: Mapping[str, str]) -> str:
 def _broker_url(found: Mapping[str, str], db_url: str) -> str:
     text = found.get("RTB_BROKER_URL")
     if text is not None:
-        if "://" not in text:
+        scheme, is_url, _ = text.partition("://")
+        if not is_url or scheme not in {"embedded", *TRANSPORT_ALIASES}:
             raise SettingError(
-                "RTB_BROKER_URL is no URL: write amqp://user:password@host:5672/vhost."
+                "RTB_BROKER_URL is no broker's URL: write amqp://user:password@host:5672/vhost."
             )
         return text
     folder = sqlite_folder(db_url)

@@ -1,6 +1,8 @@
-"""The workers' processes; each function returns when the worker is told to end."""
+"""The workers' processes; each function ends its process when the worker ends."""
 
 from __future__ import annotations
+
+import sys
 
 from celery import Celery
 
@@ -13,7 +15,7 @@ from .messages import AGENT_QUEUE, INBOX_QUEUE, make_app
 from .settings import Settings
 
 #: A worker of this application needs no word from its fellows.
-_QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+_QUIET = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
 
 
 def run_leader(settings: Settings) -> None:
@@ -30,8 +32,8 @@ def run_agent(settings: Settings, concurrency: int) -> None:
     _run_worker(app, "agent", AGENT_QUEUE, concurrency)
 
 
-def run_inbox(settings: Settings) -> None:
-    """Apply reports until SIGTERM.
+def run_inbox(settings: Settings, concurrency: int) -> None:
+    """Apply reports until SIGTERM, so many at a time.
 
     Raises:
         NotInitialisedError: the database has no tables.
@@ -43,7 +45,7 @@ def run_inbox(settings: Settings) -> None:
         database.close()
     app = make_app(settings)
     add_inbox_task(app, settings, process_name("inbox"))
-    _run_worker(app, "inbox", INBOX_QUEUE, 1)
+    _run_worker(app, "inbox", INBOX_QUEUE, concurrency)
 
 
 def run_monitor(settings: Settings) -> None:
@@ -54,5 +56,13 @@ def run_monitor(settings: Settings) -> None:
 def _run_worker(app: Celery, kind: str, queue: str, concurrency: int) -> None:
     # A pool of processes also where one would do: Celery's result backend opens a new connection
     # for each result in a process that was not forked.
-    where = ["-Q", queue, "-n", process_name(kind), "--concurrency", str(concurrency)]
-    app.worker_main(["worker", *where, "-l", "INFO", *_QUIET])
+    worker = app.Worker(
+        hostname=process_name(kind),
+        queues=[queue],
+        concurrency=concurrency,
+        loglevel="INFO",
+        **_QUIET,
+    )
+    worker.start()
+    # Of a worker that had to give up; worker_main() would lose it, and no supervisor start another.
+    sys.exit(worker.exitcode)

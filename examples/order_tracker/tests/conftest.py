@@ -18,13 +18,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from order_tracker.database import Database
 from order_tracker.fleet import Fleet
 from order_tracker.initialise import initialise
 from order_tracker.reading import Summary
-from order_tracker.scratch import ServerMissingError, scratch_database, scratch_vhost
+from order_tracker.scratch import (
+    RABBITMQ_URL,
+    ServerMissingError,
+    scratch_database,
+    scratch_vhost,
+)
 from order_tracker.settings import Settings
 from order_tracker.standing import is_complete, read
 
@@ -52,6 +58,13 @@ def rabbitmq_url() -> Iterator[str]:
     """A virtual host of its own."""
     with _told(), scratch_vhost() as url:
         yield url
+
+
+@pytest.fixture
+def refusing_url() -> str:
+    """A RabbitMQ that does not let us in: of a user that it has not."""
+    parts = urlsplit(os.environ.get("TEST_RABBITMQ_URL", RABBITMQ_URL))
+    return f"{parts.scheme}://nobody:wrong@{parts.netloc.rpartition('@')[2]}//"
 
 
 @dataclass

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from order_tracker.requests import MAX_DEPTH
 from order_tracker.server import STREAMS
 
 
@@ -119,6 +120,14 @@ def test_a_retry_of_what_is_not_in_error(api: Any) -> None:
     assert api.call("POST", "/orders/99/retry/")[0] == 404
 
 
+def nested(depth: int) -> Any:
+    """Lists in each other."""
+    made: Any = []
+    for _ in range(depth - 1):
+        made = [made]
+    return made
+
+
 WRONG: list[tuple[str, str, Any, int, str]] = [
     ("GET", "/nothing", None, 404, "/nothing"),
     ("DELETE", "/orders", None, 405, "GET"),
@@ -144,6 +153,11 @@ WRONG: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/orders", {"payload": [1]}, 400, "object"),
     ("POST", "/orders", {"payload": {"x": "y" * 70_000}}, 400, "65536"),
     ("POST", "/orders", {"payload": {"x": float("inf")}}, 400, "Infinity"),
+    # Celery would make something else of it, or drop the message; so deep, it ends the worker.
+    ("POST", "/orders", {"payload": {"x": {"__type__": "?", "__value__": 1}}}, 400, "__type__"),
+    ("POST", "/orders", {"payload": {"__type__": "date", "__value__": "2026-01-01"}}, 400, "keys"),
+    ("POST", "/orders", {"payload": {"x": nested(MAX_DEPTH - 1)}}, 400, "at most 64"),
+    ("POST", "/orders", {"priority": nested(900)}, 400, "at most 64"),
     ("POST", "/orders", [{}] * 10_001, 413, "10000"),
 ]
 
@@ -154,11 +168,11 @@ def test_whatever_is_wrong_is_named(api: Any) -> None:
         status, answer = api.call(method, path, body)
         assert (status, answer["error"]["status"]) == (expected, expected), (path, answer)
         assert named in answer["error"]["message"], (path, answer)
+    assert api.call("GET", "/")[1]["total"] == 5
     status, answer = api.call("POST", "/orders", {}, headers={"Content-Type": "text/plain"})
     assert (status, answer["error"]["field"]) == (415, "Content-Type")
     status, answer = api.call("POST", "/orders", {}, headers={"Idempotency-Key": "x" * 300})
     assert (status, answer["error"]["field"]) == (400, "Idempotency-Key")
-    assert api.call("GET", "/")[1]["total"] == 5
 
 
 def test_every_transition_is_an_event(api: Any) -> None:

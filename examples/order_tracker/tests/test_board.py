@@ -33,7 +33,7 @@ def programs() -> tuple[str, str]:
     if os.geteuid() != 0 or _which("apt-get") is None or os.environ.get("TEST_NO_INSTALL"):
         pytest.fail(f"Chromium is missing. Install it:\n\n    sudo {remedy}\n", pytrace=False)
     done = subprocess.run(
-        ["flock", "/tmp/order-tracker-apt.lock", "sh", "-c", remedy],
+        ["flock", "/tmp/toolbox-tests-apt.lock", "sh", "-c", remedy],
         env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -140,11 +140,12 @@ def test_the_board_reaches_100_percent_by_itself(deploy: Any, browser: webdriver
     assert board.text("#state") == "Stopped"
     board.shot("empty")
 
-    tracker.call("POST", "/orders", [{"payload": {"number": n}} for n in range(UNITS)])
+    tracker.call("POST", "/orders", [{"payload": {"name": f"<Ä & {n}>"}} for n in range(UNITS)])
     board.wait_for("#done", f"0 of {UNITS} units done")
     assert not board.text("#empty")
-    board.press("#feed button")
+    board.press("#feed button", Keys.ENTER)
     board.wait_for("#state", "Feeding")
+    assert browser.switch_to.active_element.text == "Stop feeding"  # The keyboard is still there.
     board.wait_for("#flight", f"{LIMIT} of {LIMIT} in flight")
     assert board.text("#used") == "100%"
     board.shot("half way")
@@ -176,11 +177,15 @@ def test_the_board_reaches_100_percent_by_itself(deploy: Any, browser: webdriver
         "agent-",
     ):
         assert word in board.text("#unit table")
+    assert f'"name": "<Ä & {int(failed) - 1}>"' in board.text("#unit pre")
     board.shot("unit")
     tracker.call("POST", "/stop/")
     board.press("#unit .retry button", Keys.ENTER)
     board.wait_for("#unit h1", "pending")
     assert "attempt 2" in board.text("#unit")
+    WebDriverWait(browser, 5, 0.1).until(
+        lambda _: browser.switch_to.active_element.get_attribute("aria-label") == "Close"
+    )
     board.press("#unit", Keys.ESCAPE)
     WebDriverWait(browser, 5, 0.1).until(lambda _: not board.text("#unit"))
     board.wait_for(".column.pending .count", "1")

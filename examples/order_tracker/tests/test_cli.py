@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,21 @@ def test_the_demo_brings_100_units_to_their_end(shell: Shell) -> None:
     assert not (shell.folder / ".order-tracker").exists()
 
 
+def test_a_demo_that_is_interrupted_has_failed(shell: Shell) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "order_tracker", "demo", "--units", "2000"],
+        cwd=shell.folder,
+        env={**shell.environ, "TMPDIR": str(shell.folder)},
+        stdout=subprocess.PIPE,
+    )
+    with demo:
+        assert demo.stdout is not None
+        assert b"are starting" in demo.stdout.readline()
+        demo.send_signal(signal.SIGINT)
+        assert b"Logs and files: " in demo.stdout.read()
+    assert demo.returncode == 1
+
+
 def test_init_adds_a_backlog_once(shell: Shell) -> None:
     assert "run order-tracker init" in shell.run("status", code=1)
     assert "run order-tracker init" in shell.run("api", code=1)
@@ -97,6 +113,12 @@ def test_errors_are_one_line(shell: Shell) -> None:
         del shell.environ[variable]
 
 
+def test_a_worker_that_gives_up_tells_its_supervisor(shell: Shell, refusing_url: str) -> None:
+    shell.run("init", "--units", "0")
+    shell.environ["RTB_BROKER_URL"] = refusing_url
+    assert "ACCESS_REFUSED" in shell.run("leader", code=1)
+
+
 def test_an_address_in_use(shell: Shell, deploy: Any) -> None:
     tracker = deploy()
     tracker.init(0)
@@ -105,6 +127,8 @@ def test_an_address_in_use(shell: Shell, deploy: Any) -> None:
     shell.run("init", "--units", "0")
     place = f"127.0.0.1:{tracker.settings.api_port}"
     assert f"cannot listen on {place}" in shell.run("api", "--bind", place, code=1)
+    said = shell.run("api", "--bind", "nowhere.invalid:80", code=1)
+    assert said.startswith("Error: cannot listen on nowhere.invalid:80: the host is unknown.")
 
 
 def test_status_watch_is_a_live_bar_in_a_terminal(shell: Shell, deploy: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -242,3 +243,18 @@ def test_the_limit_holds_for_many_writers_at_once(url: str, database: Database) 
     assert all(
         way == ["pending", "queued", "processing", "success"] for way in ways(database).values()
     )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 has no setlimit")
+def test_a_limit_beyond_the_variables_of_a_statement(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/orders.sqlite3")
+    units, variables = 2500, 1100  # SQLite's own bound is 32,766; a limit may be 100,000
+    database.create_tables(units, 60)
+    fill(database, units)
+    with database.write() as connection:
+        connection.execute(update(feed).values(going=True))
+        driver: Any = connection.connection.dbapi_connection
+        driver.setlimit(9, variables)  # SQLITE_LIMIT_VARIABLE_NUMBER
+        assert len(top_up(connection, lock_feed(connection), utc_now(), "test")) == units
+        assert summary(connection).in_flight == units
+    database.close()

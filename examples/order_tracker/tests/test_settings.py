@@ -85,6 +85,7 @@ def test_everything_else() -> None:
         ("RTB_BROADCAST_MAX_QUEUE", "many"),
         ("RTB_STALL_TIMEOUT", "0"),
         ("RTB_STALL_TIMEOUT", "nan"),
+        ("RTB_STALL_TIMEOUT", "inf"),
         ("RTB_ERROR_RATE", "1.1"),
         ("RTB_ERROR_RATE", "-0.1"),
         ("RTB_API_HOST", "host:port"),
@@ -94,6 +95,7 @@ def test_everything_else() -> None:
         ("RTB_DB_URL", "mysql://x/y"),
         ("RTB_DB_URL", "sqlite://"),
         ("RTB_BROKER_URL", "rabbit:5672"),
+        ("RTB_BROKER_URL", "ampq://guest@rabbit//"),
     ],
 )
 def test_what_cannot_be_used_is_named(name: str, value: str) -> None:

@@ -21,8 +21,6 @@ from .errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-Command = tuple[Any, ...]
-
 #: Why a connection was dropped that was closed on purpose.
 CLOSED = "it was closed"
 
@@ -38,7 +36,7 @@ class Pipeline:
     def __init__(self, connect: Callable[[], AbstractConnection], timeout: float) -> None:
         self._make = connect
         self._timeout = timeout
-        self._queued: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._queued: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._sent: deque[asyncio.Future[Any]] = deque()
         self._wanted = asyncio.Event()
         self._connection: AbstractConnection | None = None
@@ -62,9 +60,14 @@ class Pipeline:
 
         The future fails with :class:`StoreUnavailable` where the server is away (the command may
         have been run all the same), with ``ResponseError`` where it refuses the command.
+
+        Raises:
+            UnicodeEncodeError: the command has half of a surrogate pair.
         """
+        # Here, since a command that cannot be packed must fail alone.
+        packed = hiredis.pack_command(command)
         future = asyncio.get_running_loop().create_future()
-        self._queued.append((command, future))
+        self._queued.append((packed, future))
         self._wanted.set()
         return future
 
@@ -75,8 +78,8 @@ class Pipeline:
             try:
                 connection = self._connection or await self._connect()
                 batch, self._queued = self._queued, []
-                packed = b"".join(hiredis.pack_command(command) for command, _ in batch)
                 self._sent.extend(future for _, future in batch)
+                packed = b"".join(command for command, _ in batch)
                 await connection.send_packed_command(packed, check_health=False)
             except Exception as error:
                 # Any: uvloop raises RuntimeError on a closed socket, and this loop must go on.
@@ -84,7 +87,15 @@ class Pipeline:
 
     async def _connect(self) -> AbstractConnection:
         connection = self._make()
-        await connection.connect()  # type: ignore[no-untyped-call, unused-ignore]
+        try:
+            # redis-py would wait for the answers to its greeting for ever.
+            await asyncio.wait_for(
+                connection.connect(),  # type: ignore[no-untyped-call, unused-ignore]
+                self._timeout,
+            )
+        except asyncio.TimeoutError:
+            await connection.disconnect(nowait=True)
+            raise StoreUnavailable(f"no answer for {self._timeout:g} seconds") from None
         self._connection = connection
         self._tasks[2:] = [asyncio.get_running_loop().create_task(self._receive(connection))]
         return connection

@@ -56,6 +56,17 @@ def requeue_limit(value: Any) -> int:
     return whole_number("requeue_limit", value, -1, MAX_COUNT)
 
 
+def token(value: Any) -> str:
+    """Return the token of a delivery, or any other ASCII text, which is that of none.
+
+    Raises:
+        InvalidField: it is no such text.
+    """
+    if isinstance(value, str) and value.isascii():
+        return value
+    raise InvalidField("token")
+
+
 def payload_text(value: Any, limit: int) -> bytes:
     """Return a payload, a JSON object, as compact JSON text.
 

@@ -85,6 +85,9 @@ class Settings:
             raise SettingsError(
                 f"[redis] conn_type is {self.redis_conn_type!r}: use one of {known}."
             )
+        for where, port in (("sharq-server", self.port), ("redis", self.redis_port)):
+            if port > 65_535:
+                raise SettingsError(f"[{where}] port is {port}: use 65535 or less.")
         prefix = self.redis_key_prefix
         if not prefix or not prefix.isprintable() or set(prefix) & set("{}*?[]\\ "):
             raise SettingsError(
@@ -118,6 +121,13 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] | None = Non
                 parser.read_file(file)
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"The configuration file {path} cannot be read: {error}.") from None
+        except configparser.ParsingError as error:
+            # Its text has the lines themselves, which may hold a password.
+            line = getattr(error, "lineno", None) or error.errors[0][0]
+            raise SettingsError(
+                f"The configuration file {path} cannot be parsed at line {line}: write"
+                " [sections], and `name: value` or `name = value` below them."
+            ) from None
         except configparser.Error as error:
             raise SettingsError(f"The configuration file cannot be parsed: {error}") from None
     found: dict[str, Any] = {}

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
-from redis.exceptions import ClusterDownError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    ClusterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -24,8 +32,10 @@ T = TypeVar("T")
 MARK_EVERY = 1.0
 #: Jobs that one script call removes or sweeps.
 CLEAR_CHUNK = 1000
-#: What the server answers while it cannot serve, and the words that begin it.
-_AWAY = ("LOADING", "MASTERDOWN", "READONLY", "NOREPLICAS", "CLUSTERDOWN", "MISCONF", "OOM")
+#: What the server answers while it cannot serve: redis-py's classes, which lose the first word, and
+#: the words of the others, with which Redis 6 ends an error of its own where a script met them.
+_AWAY_ERRORS = (ClusterDownError, OutOfMemoryError, ReadOnlyError)
+_AWAY = re.compile(r"(^|: -)(MISCONF|NOREPLICAS|OOM|READONLY|MASTERDOWN|CLUSTERDOWN|LOADING) ")
 
 
 class Store:
@@ -72,7 +82,7 @@ class Store:
         except NoScriptError:
             raise
         except ResponseError as error:
-            if str(error).startswith(_AWAY) or isinstance(error, ClusterDownError):
+            if isinstance(error, _AWAY_ERRORS) or _AWAY.search(str(error)):
                 raise StoreUnavailable(f"Redis does not serve: {error}") from error
             raise
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from celery import Task, signals
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 
 from . import operations
 from .blocking import BlockingStore, default_store
@@ -53,10 +53,12 @@ class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
 
     A task that was not dispatched by a queue runs as any other. One that was
 
-    - begins only if its lease is current: after a lost lease another copy is under way;
+    - begins only if its lease is current: after a lost lease another copy is under way; while the
+      store is away it waits, and then goes back to the broker;
     - keeps its lease for as long as it runs;
-    - finishes its job when it has succeeded or failed for good. A worker that is lost finishes
-      nothing: the lease ends, and the task is dispatched again.
+    - finishes its job when it has succeeded or failed for good, and when it was revoked, had
+      expired, was rejected or replaced. A worker that is lost finishes nothing: the lease ends, and
+      the task is dispatched again.
     """
 
     abstract = True
@@ -68,6 +70,7 @@ class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
             (signals.task_success, finish_job),
             (signals.task_failure, finish_job),
             (signals.task_retry, wait_for_retry),
+            (signals.task_revoked, finish_revoked),
         ):
             name = f"rate_limited_queue.{receiver.__name__}"
             signal.connect(receiver, weak=False, dispatch_uid=name)
@@ -80,11 +83,23 @@ class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
         store = default_store()
         expiry = store.settings.job_expire_interval
         begin = _renewal(lease, expiry, starts=True)
-        if not _persist(lambda: store.run(begin), expiry / 1000):
+        try:
+            is_ours = _persist(lambda: store.run(begin), expiry / 1000)
+        except StoreUnavailable as error:
+            # It has not run: it must not fail, which would finish its job.
+            raise Reject(error, requeue=True) from error
+        if not is_ours:
             logger.warning("Task %s is not run: its lease was lost or is over", lease.job_id)
             raise Ignore()
         with _kept(store, lease, expiry):
-            return super().__call__(*args, **kwargs)
+            try:
+                return super().__call__(*args, **kwargs)
+            except Reject as error:  # No signal tells of this one and the next.
+                (wait_for_retry if error.requeue else finish_job)(self)
+                raise
+            except Ignore:  # replace() raises it, too.
+                finish_job(self)
+                raise
 
 
 def finish_job(sender: Any = None, **_: Any) -> None:
@@ -98,6 +113,23 @@ def finish_job(sender: Any = None, **_: Any) -> None:
         _persist(lambda: store.run(operation), store.settings.job_expire_interval / 1000)
     except StoreUnavailable:
         logger.error("Task %s has ended, but may be dispatched again", lease.job_id, exc_info=True)
+
+
+def finish_revoked(sender: Any = None, request: Any = None, **_: Any) -> None:
+    """Finish the job of a task that will not run, or was terminated (``task_revoked``).
+
+    Its queue id would release nothing more until the lease ends, and then dispatch it again.
+    """
+    lease = Lease.of(request) if isinstance(sender, LimitedTask) else None
+    if lease is None:
+        return
+    try:
+        # Once: this is the process that keeps the worker's connections alive.
+        default_store().run(
+            operations.finish(lease.queue_type, lease.queue_id, lease.job_id, lease.token)
+        )
+    except StoreUnavailable:
+        logger.error("Task %s is revoked, but may be dispatched again", lease.job_id, exc_info=True)
 
 
 def wait_for_retry(sender: Any = None, reason: Any = None, **_: Any) -> None:

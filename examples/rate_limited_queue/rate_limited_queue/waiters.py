@@ -49,25 +49,33 @@ class Waiters:
         self._listening = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
         self._giving_back: set[asyncio.Task[None]] = set()
+        self._ended = False
 
     @property
     def waiting(self) -> int:
         """How many requests wait."""
         return sum(len(line.requests) for line in self._lines.values())
 
+    def end(self) -> None:
+        """Let requests wait no more: those that do, and all to come, get nothing at once."""
+        self._ended = True
+        for line in self._lines.values():
+            for _, future in line.requests:
+                _resolve(future, [])
+
     async def close(self) -> None:
         """Stop; requests that wait get nothing."""
+        self.end()
         tasks = [line.task for line in self._lines.values() if line.task]
         tasks += [self._listener] if self._listener else []
-        for line in self._lines.values():
-            while line.requests:
-                _resolve(line.requests.popleft()[1], [])
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def wait(self, queue_type: str, count: int, timeout: float) -> list[Delivery]:
         """Wait up to ``timeout`` seconds for up to ``count`` jobs; an empty list if none came."""
+        if self._ended:
+            return []
         if self._listener is None:
             self._listener = asyncio.get_running_loop().create_task(self._listen())
         line = self._lines.get(queue_type)

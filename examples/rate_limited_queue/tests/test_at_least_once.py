@@ -300,6 +300,9 @@ def test_batches(client: Client) -> None:
         {"queue_type": "sms", **{k: job[k] for k in ("queue_id", "job_id", "token")}}
         for job in answer["jobs"]
     ]
+    done[1]["token"] = "\ud800"  # half of a pair, which UTF-8 has no bytes for
+    status, answer = client.call("POST", "/finish/", {"jobs": done})
+    assert (status, answer["message"]) == (400, "`jobs[1].token` has an invalid value.")
     done[1]["token"] = "5"
     del done[2]["token"]
     status, answer = client.call("POST", "/finish/", {"jobs": done})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 import redis
 from rate_limited_queue.client import Client
+from rate_limited_queue.connection import Pipeline
 from rate_limited_queue.processes import Child, free_port, running_server
+from redis.asyncio.connection import Connection
 
 Start = Callable[..., str]
 
@@ -167,6 +170,9 @@ def test_a_redis_that_hangs_counts_as_away(private_redis: PrivateRedis, tmp_path
             started = time.monotonic()
             assert client.dequeue("sms")[0] == 503
             assert time.monotonic() - started < 5
+            # Its system still accepts the new connection, and it says nothing there.
+            assert client.dequeue("sms")[0] == 503
+            assert time.monotonic() - started < 10
             assert client.call("GET", "/")[0] == 200
         finally:
             os.kill(private_redis.child.pid, signal.SIGCONT)
@@ -174,6 +180,46 @@ def test_a_redis_that_hangs_counts_as_away(private_redis: PrivateRedis, tmp_path
         while client.dequeue("sms")[0] != 200:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("maxmemory", "1"), ("replicaof", "127.0.0.1 1")], ids=["full", "replica"]
+)
+def test_a_redis_that_cannot_be_written_counts_as_away(
+    private_redis: PrivateRedis, tmp_path: Path, name: str, value: str
+) -> None:
+    with (
+        running_server(tmp_path, settings(private_redis)) as url,
+        Client(url) as client,
+        redis.Redis(port=private_redis.port) as direct,
+    ):
+        # The type is marked: the script itself meets the error.
+        assert client.enqueue("sms", "a", "1", 0)[0] == 201
+        if name == "replicaof":
+            direct.replicaof(*value.split())
+        else:
+            direct.config_set(name, value)
+        assert client.enqueue("sms", "a", "2", 0)[0] == 503
+        assert client.call("GET", "/deepstatus/")[0] == 503
+
+
+def test_a_command_that_cannot_be_packed_fails_alone(redis_client: redis.Redis) -> None:
+    kwargs = redis_client.connection_pool.connection_kwargs
+
+    async def run() -> None:
+        address = {name: kwargs[name] for name in ("host", "port") if name in kwargs}
+        pipeline = Pipeline(lambda: Connection(**address), 5)
+        pipeline.start()
+        try:
+            answers = [pipeline.execute("ECHO", "1")]
+            with pytest.raises(UnicodeEncodeError):
+                pipeline.execute("ECHO", "\ud800")
+            answers.append(pipeline.execute("ECHO", "2"))
+            assert await asyncio.wait_for(asyncio.gather(*answers), 5) == [b"1", b"2"]
+        finally:
+            await pipeline.close()
+
+    asyncio.run(run())
 
 
 def test_a_server_that_starts_before_redis(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from celery import Celery
 from rate_limited_queue import DuplicateTask, LimitedTask, limit_for, submit
 from rate_limited_queue.errors import InvalidField, UnknownQueue
-from rate_limited_queue.processes import Child
+from rate_limited_queue.processes import Child, free_port
 
 from cadasta.workertoolbox import Config, Ledger
 
@@ -29,12 +29,13 @@ class Deployment:
 
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
         self.folder = folder
-        self.environ = {**environ, "PROJECT_FOLDER": str(folder), "PYTHONPATH": str(PROJECT)}
+        path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+        self.environ = {**environ, "PROJECT_FOLDER": str(folder), "PYTHONPATH": path}
         self._stack = contextlib.ExitStack()
         self.app = Celery("proj", set_as_current=False, task_cls=LimitedTask)
         config = Config.local(queues=["sms"], directory=folder / "broker", DURABLE=True)
         self.app.config_from_object(config)
-        for name in ("send", "slow", "fail", "again"):
+        for name in ("send", "slow", "fail", "again", "end"):
             self.app.task(nothing, name=f"sms.{name}", typing=False)
         self.tasks = self.app.tasks
         self.ledger = Ledger.from_app(self.app)
@@ -170,6 +171,48 @@ def test_a_lost_worker_and_ends_of_all_kinds(
         with pytest.raises(UnknownQueue):
             _ = limit_for(name).interval
     assert limit_for("lost").interval == 0, "it runs again, and is not forgotten"
+
+
+def test_what_is_neither_a_success_nor_a_failure_ends_the_job(
+    deployment: Deployment, start_server: Callable[..., str]
+) -> None:
+    start_server()
+    deployment.worker(concurrency=1)
+    deployment.dispatcher()
+    tasks = deployment.tasks
+    for how in ("ignored", "replaced", "rejected"):
+        submit(tasks["sms.end"], [how], queue_id=how, interval=0)
+    wait_until(lambda: len(deployment.notes()) == 5, "two of rejected and replaced each")
+    submit(tasks["sms.slow"], ["c", 1.5], queue_id="slow", interval=0)
+    wait_until(lambda: len(deployment.notes()) == 6, "the slow task")
+    # Meanwhile these two wait in the worker.
+    submit(tasks["sms.send"], ["c", 1], queue_id="expired", interval=60_000, expires=0.2)
+    revoked = submit(tasks["sms.send"], ["c", 2], queue_id="revoked", interval=0)
+    time.sleep(0.5)
+    deployment.app.control.revoke(revoked.id)
+    submit(tasks["sms.send"], ["c", 3], queue_id="last", interval=0)
+    wait_until(lambda: len(deployment.notes()) == 7, "the last task")
+    for name in ("ignored", "replaced", "rejected", "revoked"):
+        with pytest.raises(UnknownQueue):
+            _ = limit_for(name).interval
+    submit(tasks["sms.send"], ["c", 4], queue_id="expired", interval=0)
+    wait_until(lambda: len(deployment.notes()) == 8, "what is behind it", timeout=10)
+    time.sleep(1.5)
+    assert [line[2:] for line in deployment.notes()[6:]] == [["c", "3"], ["c", "4"]]
+
+
+def test_a_task_that_cannot_begin_has_not_failed(deployment: Deployment) -> None:
+    deployment.dispatcher()
+    result = submit(deployment.tasks["sms.send"], ["c", 1], queue_id="c", interval=0)
+    here = dict(deployment.environ)
+    deployment.environ["RLQ_REDIS_PORT"] = str(free_port())
+    worker = deployment.worker("away")
+    wait_until(lambda: "reject requeue=True: Redis is away" in worker.text(), "its rejection")
+    worker.kill()
+    deployment.environ = here
+    deployment.worker("here")
+    wait_until(lambda: result.state == "SUCCESS", "its success")
+    assert "FAILURE" not in {one.state for one in deployment.ledger.attempts(result.id)}
 
 
 def test_the_interval_can_be_changed_at_any_time(deployment: Deployment) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from rate_limited_queue.client import Client
 from rate_limited_queue.embedded import answers, socket_path
-from rate_limited_queue.processes import running_server
+from rate_limited_queue.processes import Child, free_port, running_server, wait_ready
 
 Start = Callable[..., str]
 
@@ -49,6 +52,27 @@ def test_several_worker_processes_share_a_port(start_server: Start) -> None:
             taken.append(client.dequeue("sms")[1]["job_id"])
             client.close()
         assert taken == [str(number) for number in range(20)]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_that_is_stopped_lets_nobody_wait(
+    tmp_path: Path, environ: dict[str, str], workers: str
+) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "rate_limited_queue.cli", "serve"]
+    options = ["--port", str(port), "--workers", workers]
+    child = Child([*command, *options], tmp_path / "server.log", environ, tmp_path)
+    try:
+        wait_ready(child, url := f"http://127.0.0.1:{port}")
+        with ThreadPoolExecutor() as pool, Client(url) as client:
+            answer = pool.submit(client.dequeue, "sms", 50)
+            time.sleep(0.5)
+            os.kill(child.pid, signal.SIGTERM)
+            assert answer.result(5) == (404, {"status": "failure"})
+        assert child.wait(5) == 0
+        assert "Traceback" not in child.text()
+    finally:
+        child.kill()
 
 
 def test_the_references_sample_file_serves(

@@ -57,12 +57,17 @@ def test_defaults_and_environment(tmp_path: Path) -> None:
         ("[sharq]\nenable_requeue_script: maybe", "use true or false"),
         ("[redis]\nkey_prefix: a{b}", "key_prefix"),
         ("[redis]\nconn_type: unix_sock\nclustered: true", "clustered needs"),
-        ("no section", "cannot be parsed"),
+        ("[sharq-server]\nport: 70000", r"\[sharq-server\] port is 70000: use 65535 or less"),
+        ("no section\npassword=s3cret", "cannot be parsed at line 1"),
+        ("password=s3cret", "cannot be parsed at line 1"),
+        ("[redis]\npassword s3cret", "cannot be parsed at line 2"),
+        ("[redis]\npassword=s3cret\npassword=s3cret", "already exists"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(SettingsError, match=message) as caught:
         load(write(tmp_path, text), {})
+    assert "s3cret" not in str(caught.value)
 
 
 def test_keys_of_a_type_share_a_slot_and_begin_with_the_prefix() -> None:

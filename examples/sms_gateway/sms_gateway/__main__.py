@@ -6,11 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from .errors import GatewayError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; exits with 1 and one line where a setting cannot work."""
+    """Run one command; exits with 1 and one line where a setting or the database cannot work."""
     parser = argparse.ArgumentParser(prog="sms_gateway", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     commands.add_parser("api", help="serve the HTTP api on SMS_HOST:SMS_PORT")
@@ -40,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(operations.run(chosen))
     except GatewayError as error:
         sys.exit(f"sms_gateway: {error}")
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+        sys.exit(f"sms_gateway: the database cannot be used: {reason}. See SMS_DATABASE_URL.")
 
 
 if __name__ == "__main__":

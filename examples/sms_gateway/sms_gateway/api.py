@@ -72,6 +72,8 @@ class Api:
         adapter = self._map.bind_to_environ(request.environ)
         endpoint, arguments = adapter.match()
         handler: Callable[..., Response] = endpoint
+        if any("\0" in value for value in arguments.values()):  # PostgreSQL cannot be asked for it
+            raise NotFound
         try:
             return handler(request, **arguments)
         except FieldError as error:
@@ -119,8 +121,12 @@ class Api:
             # The task would do it, in a moment; so that it can be looked up at once.
             with self.database.transaction() as connection:
                 broadcasts.create(connection, broadcast_id, keyword, message, created_at)
+                is_same = broadcasts.is_same(connection, broadcast_id, keyword, message)
         except SQLAlchemyError as error:
             logger.warning("Broadcast %s is queued, not stored: %s", broadcast_id, error.code)
+        else:
+            if not is_same:  # what is queued finds the other one, and changes nothing
+                raise FieldError("Idempotency-Key", "was used for another broadcast; use a new one")
         return answer(202, "ACCEPTED", id=broadcast_id)
 
     def get_broadcast(self, request: Request, broadcast_id: str) -> Response:
@@ -153,7 +159,7 @@ class Api:
 
     def _callback(self, request: Request) -> Callback:
         found = Callback(
-            url=lambda: request.url,  # it takes time, and not every provider asks
+            url=lambda: called_url(request),  # it takes time, and not every provider asks
             form=request.form.to_dict(),
             query=request.args.to_dict(),
             headers=request.headers,  # type: ignore[arg-type]  # a mapping in all but its base
@@ -193,6 +199,12 @@ def read_broadcast(request: Request) -> tuple[str, str]:
     if "\0" in message or any("\ud800" <= sign <= "\udfff" for sign in message):
         raise FieldError("message", "holds a character that is none")
     return keyword, message
+
+
+def called_url(request: Request) -> str:
+    """The address as the caller wrote it: one that signs it signs each of its signs."""
+    target = str(request.environ.get("RAW_URI", ""))  # gunicorn's; werkzeug decodes some of it
+    return request.host_url.rstrip("/") + target if target.startswith("/") else request.url
 
 
 def check_broker() -> None:

@@ -9,9 +9,9 @@ from celery.exceptions import Reject, Retry
 from .celery import app
 from .errors import QueueUnavailableError
 
-#: Seconds for the broker's confirmation; then a new connection tries again, three times. A broker
-#: that is out of memory or disk space takes connections, and confirms nothing.
-CONFIRM_TIMEOUT = 2.5
+#: Seconds for the broker's confirmation. One that is out of memory or disk space takes messages
+#: and confirms nothing; a client of the API waits no longer than this.
+CONFIRM_TIMEOUT = 5.0
 
 
 def publish(name: str, args: list[Any], task_id: str) -> str:
@@ -43,11 +43,9 @@ def again(task: Any, countdown: float, args: list[Any] | None = None) -> Retry:
     """Publish a running task again, to run after ``countdown`` seconds; raise what is returned.
 
     Raises:
-        Reject: the broker did not take it; this task goes back to its queue and runs again.
+        Reject: the broker did not take it; this task goes back to its queue and runs again. The
+            toolbox sees to that.
     """
-    try:
-        retry = task.retry(args=args, countdown=countdown, throw=False)
-    except Reject as error:  # Celery's own, which would drop the task
-        raise Reject(error.reason, requeue=True) from error
+    retry = task.retry(args=args, countdown=countdown, throw=False)
     assert isinstance(retry, Retry)  # noqa: S101 - for the type checker; throw=False promises it
     return retry

@@ -94,6 +94,7 @@ inbound_message = Table(
     #: What the provider posted.
     Column("posted", JSON, nullable=False),
     UniqueConstraint("provider", "request_id"),
+    Index("inbound_message_by_subscriber", "subscriber_id", "id"),
 )
 Index(
     "inbound_message_unhandled",

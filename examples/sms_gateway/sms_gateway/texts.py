@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import phonenumbers
 
+#: Characters of the longest number that E.164 allows, its plus sign included.
+LONGEST_NUMBER = 16
+
 #: Alone, they end every subscription; carriers require it.
 STOP_WORDS = frozenset({"stop", "unsubscribe"})
 
@@ -62,5 +65,7 @@ def normalise_number(number: str, region: str) -> str:
         except phonenumbers.NumberParseException:
             continue
         if not found.extension and phonenumbers.is_possible_number(found):
-            return phonenumbers.format_number(found, phonenumbers.PhoneNumberFormat.E164)
+            form = phonenumbers.format_number(found, phonenumbers.PhoneNumberFormat.E164)
+            if len(form) <= LONGEST_NUMBER:
+                return form
     raise ValueError("not a telephone number")

@@ -91,7 +91,10 @@ def json_body(request: Request) -> dict[str, Any]:
     Raises:
         ValueError: it is none.
     """
-    found = json.loads(request.get_data())
+    try:
+        found = json.loads(request.get_data())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(found, dict):
         raise ValueError("not a JSON object")
     return found

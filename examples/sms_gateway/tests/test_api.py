@@ -156,6 +156,7 @@ def test_operators_have_a_token(
     [
         ("nothing", "body"),
         ("[]", "body"),
+        ("[" * 60_000, "body"),
         ({"message": "x"}, "keyword"),
         ({"keyword": "bord"}, "message"),
         ({"keyword": "nobody", "message": "x"}, "keyword"),
@@ -181,11 +182,15 @@ def test_a_broadcast_can_be_looked_up_at_once(local: Local) -> None:
     wanted["headers"]["Idempotency-Key"] = "monday"
     ids = {ask(local, "POST", "/broadcast", **wanted)[1]["id"] for _ in range(2)}
     assert len(ids) == 1
+    wanted["body"] = '{"keyword": "bord", "message": "Other news"}'
+    status, content, _ = ask(local, "POST", "/broadcast", **wanted)
+    assert (status, content["message"].partition(":")[0]) == (400, "Idempotency-Key")
 
 
 def test_what_nobody_knows_is_not_found(local: Local) -> None:
     assert local.operator("GET", "/broadcast/no-such") == (404, NOT_FOUND)
     assert local.operator("GET", "/messages/no-such") == (404, NOT_FOUND)
+    assert local.operator("GET", "/messages/%00") == (404, NOT_FOUND)
 
 
 def test_health(local: Local) -> None:
@@ -245,8 +250,10 @@ def test_twilios_callers_are_verified(tmp_path_factory: Any) -> None:
     form = {"From": "+639181234567", "To": "+15005550006", "Body": "bord on", "MessageSid": "SM1"}
     with Local(tmp_path_factory.mktemp("twilio"), settings) as local:
         local.start_api()
-        headers = {"X-Twilio-Signature": signature("secret", f"{local.api_url}/message", form)}
-        assert local.post("/message", form, headers).status == 202
+        # The address counts as it was written, also what of it could be written otherwise.
+        for path in ("/message?from=%C3%A9%2F", "/message"):
+            headers = {"X-Twilio-Signature": signature("secret", f"{local.api_url}{path}", form)}
+            assert local.post(path, form, headers).status == 202
         forged = local.post("/message", {**form, "Body": "bord off"}, headers)
         assert (forged.status, forged.json()["status"]) == (403, 403)
         assert local.post("/message", form).status == 403

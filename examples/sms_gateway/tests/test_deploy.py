@@ -35,9 +35,11 @@ def nginx() -> str:
     """The program nginx, installed where root can do that."""
     found = shutil.which("nginx", path=PATH)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        install = ["apt-get", "install", "--yes", "--no-install-recommends", "-qq", "nginx-light"]
+        remedy = "apt-get update && apt-get install --yes --no-install-recommends nginx-light"
+        # Tests of other examples may be installing at the same time.
+        install = ["flock", "/tmp/toolbox-tests-apt.lock", "sh", "-c", remedy]
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        subprocess.run(install, env=quiet, capture_output=True, timeout=150)
+        subprocess.run(install, env=quiet, capture_output=True, timeout=300)
         found = shutil.which("nginx", path=PATH)
     if found is None:
         pytest.fail("there is no nginx: apt-get install nginx-light", pytrace=False)

@@ -83,7 +83,13 @@ def test_chikka_names_the_field_that_is_malformed(name: str, value: str) -> None
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("status", "LOST"), ("credits_cost", "NaN"), ("credits_cost", "-1"), ("credits_cost", "x")],
+    [
+        ("status", "LOST"),
+        ("credits_cost", "NaN"),
+        ("credits_cost", "-1"),
+        ("credits_cost", "x"),
+        ("credits_cost", "999999.99999"),  # no column could hold it, rounded
+    ],
 )
 def test_chikka_names_the_field_of_a_receipt_that_is_malformed(name: str, value: str) -> None:
     with pytest.raises(FieldError, match=f"^{name}: "):

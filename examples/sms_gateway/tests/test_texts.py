@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from sms_gateway.errors import SettingsError
 from sms_gateway.keywords import Keyword, keywords, list_of_keywords
@@ -51,7 +55,8 @@ def test_numbers_have_one_form(number: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", ["", "abc", "12", "+", "6391812345678901234", "６３９１８１２３４５６７"]
+    "number",
+    ["", "abc", "12", "+", "6391812345678901234", "６３９１８１２３４５６７", "+4912345678901234"],
 )
 def test_what_is_no_number(number: str) -> None:
     with pytest.raises(ValueError, match="not a telephone number"):
@@ -141,3 +146,19 @@ def test_settings_show_no_secrets() -> None:
     )
     assert "hush" not in repr(found)
     assert (found.host, found.port) == ("127.0.0.1", 8000)
+
+
+def test_a_database_that_is_away_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMS_DATABASE_URL", "postgresql://me:hush@127.0.0.1:1/db")
+    done = subprocess.run(
+        [sys.executable, "-m", "sms_gateway", "outbox"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("sms_gateway: the database cannot be used: ")
+    assert done.stderr.count("\n") == 1 and "hush" not in done.stderr

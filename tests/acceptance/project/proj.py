@@ -67,6 +67,11 @@ def retry(self: Any, times: int, countdown: float = 0.2) -> int:
     return int(self.request.retries)
 
 
+@app.task(name="export.retry_in_vain", bind=True)
+def retry_in_vain(self: Any, what: Any = None) -> None:
+    raise self.retry(args=(object(),))
+
+
 @app.task(name="export.spawn")
 def spawn(n: int) -> list[str]:
     return [double.delay(i).id for i in range(n)]

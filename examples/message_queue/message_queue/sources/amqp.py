@@ -39,6 +39,9 @@ class AmqpSource(Source):
         self._heartbeat_due = 0.0
         self._numbers = count()
         self._queues: dict[str, str] = {}
+        self._readable: set[str] = set()
+        #: A refusal has closed the channel. py-amqp opens it again, without its consumers.
+        self._is_closed = False
         self._idle: dict[str, set[str]] = defaultdict(set)
 
     def open(self) -> None:
@@ -49,6 +52,8 @@ class AmqpSource(Source):
         self._channel = self._connection.channel()
         self._channel.basic_qos(0, 1, False)
         self._queues.clear()
+        self._readable.clear()
+        self._is_closed = False
         self._idle.clear()
         self._poll = select.poll()
         self._poll.register(self._wake_read, select.POLLIN)
@@ -63,10 +68,16 @@ class AmqpSource(Source):
     def add(self, topic: str) -> None:
         queue = self._queues.get(topic) or self._declare(topic)
         tag = f"{topic}-{next(self._numbers)}"
+        callback = partial(self._on_message, topic, tag)
+        # The first of a topic waits for the answer: a refusal that comes later names no topic.
+        nowait = topic in self._readable
+        try:
+            self._channel.basic_consume(queue, tag, nowait=nowait, callback=callback)
+        except Exception:
+            self._is_closed = True
+            raise
+        self._readable.add(topic)
         self._idle[topic].add(tag)
-        self._channel.basic_consume(
-            queue, tag, nowait=True, callback=partial(self._on_message, topic, tag)
-        )
 
     def _declare(self, topic: str) -> str:
         queue = queue_of(self.app, topic)
@@ -112,6 +123,8 @@ class AmqpSource(Source):
 
     def poll(self, timeout: float) -> None:
         connection = self._connection
+        if self._is_closed:
+            raise ConnectionError("a refusal has closed the channel")
         self._buffer.flush()
         has_more = self._buffer.has_more  # read along with the answer to a declaration
         ready = {fd for fd, _ in self._poll.poll(0 if has_more else timeout * 1000)}

@@ -21,6 +21,13 @@ class Delivery:
 Receive = Callable[[Delivery], None]
 
 
+class UnreadableError(Exception):
+    """What was taken from a queue is no message; it was refused."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"it cannot be read ({type(error).__name__})")
+
+
 class Source(ABC):
     """Takes no more messages from a broker than there are clients that wait for one.
 

@@ -16,7 +16,7 @@ from typing import Any
 import redis as redis_client
 from kombu.utils.json import loads
 
-from .base import Delivery, Receive
+from .base import Delivery, Receive, UnreadableError
 from .virtual import VirtualSource
 
 #: Seconds for which a taken message is its server's, after the server said so last: no more than
@@ -89,9 +89,13 @@ class RedisSource(VirtualSource):
         if raw is None:
             return None
         self._taken[tag] = queue
-        payload = loads(raw)
-        payload["properties"]["delivery_tag"] = tag
-        return self.channel.message_to_python(payload)
+        try:
+            payload = loads(raw)
+            payload["properties"]["delivery_tag"] = tag
+            return self.channel.message_to_python(payload)
+        except Exception as error:  # Any: whatever a stranger has put there
+            self._forget(self._taken.pop(tag), tag)
+            raise UnreadableError(error) from None
 
     def give_up(self, delivery: Delivery, requeue: bool) -> None:
         tag = delivery.message.delivery_tag
@@ -99,9 +103,7 @@ class RedisSource(VirtualSource):
         if requeue:
             self._put_back(queue, tag)
         else:
-            _, taken, leases = self._keys(queue)
-            pipe = self._client.pipeline()
-            pipe.hdel(taken, tag).zrem(leases, tag).execute()
+            self._forget(queue, tag)
 
     def discard(self, delivery: Delivery) -> None:
         self.settle(delivery, requeue=False, again=True)
@@ -121,6 +123,11 @@ class RedisSource(VirtualSource):
     def _keys(self, queue: str) -> tuple[str, str, str]:
         key = f"{self._prefix}{queue}"
         return key, f"{key}.taken", f"{key}.leases"
+
+    def _forget(self, queue: str, tag: str) -> None:
+        _, taken, leases = self._keys(queue)
+        pipe = self._client.pipeline()
+        pipe.hdel(taken, tag).zrem(leases, tag).execute()
 
     def _put_back(self, queue: str, tag: str) -> None:
         self._client.eval(PUT_BACK, 3, *self._keys(queue), tag)

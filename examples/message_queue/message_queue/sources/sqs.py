@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from .base import Delivery, Receive
+from .base import Delivery, Receive, UnreadableError
 from .virtual import VirtualSource
 
 #: Each look is a request that is paid for: seconds between two of them, at most.
@@ -45,7 +45,13 @@ class SqsSource(VirtualSource):
         super().close()
 
     def take(self, queue: str) -> Any:
-        message = super().take(queue)
+        try:
+            message = super().take(queue)
+        except self.errors:
+            raise
+        except Exception as error:
+            # Any: whatever a stranger has put there. As in discard().
+            raise UnreadableError(error) from None
         if message is not None:
             self._held[message.delivery_tag] = message
             # Or kombu would send a copy of it when the channel is closed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter, deque
 from contextlib import suppress
@@ -9,7 +10,9 @@ from time import monotonic
 from typing import Any
 
 from ..application import queue_of
-from .base import Delivery, Receive, Source, connect
+from .base import Delivery, Receive, Source, UnreadableError, connect
+
+logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at an empty queue: at first, and at most. A message that this very
 #: process publishes is looked for at once.
@@ -114,7 +117,11 @@ class VirtualSource(Source):
     def _take_all(self, topic: str) -> int:
         found = 0
         while self.waiting[topic]:
-            message = self.take(self.queues[topic])
+            try:
+                message = self.take(self.queues[topic])
+            except UnreadableError as error:
+                logger.error("A message of topic %s is refused: %s", topic, error)
+                continue
             if message is None:
                 break
             found += 1
@@ -123,7 +130,11 @@ class VirtualSource(Source):
         return found
 
     def take(self, queue: str) -> Any:
-        """One message of ``queue``, or None."""
+        """One message of ``queue``, or None.
+
+        Raises:
+            UnreadableError: what was there is none, and is out of the way.
+        """
         return self.channel.basic_get(queue)
 
     def recover(self) -> None:

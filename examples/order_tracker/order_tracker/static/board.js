@@ -169,6 +169,8 @@
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (dialog.dataset.id !== String(id)) return;
       content.replaceChildren(...page.querySelector("main").childNodes);
+      // What had the focus may be gone with the old content.
+      if (!dialog.contains(document.activeElement)) dialog.querySelector("button").focus();
     } catch {
       content.textContent = "The unit cannot be shown: the server does not answer.";
     }
@@ -185,9 +187,10 @@
 
   // -- buttons: start, stop, try again
 
+  let posting = false; // A button that is disabled meanwhile would lose the keyboard's focus.
   async function post(form) {
-    const button = form.querySelector("button");
-    button.disabled = true;
+    if (posting) return;
+    posting = true;
     try {
       const answer = await fetch(form.getAttribute("action"), { method: "POST" });
       problem("action", answer.ok ? "" : `${answer.status}: ${(await answer.json()).error.message}`);
@@ -197,7 +200,7 @@
     } catch {
       problem("action", "The server does not answer.");
     } finally {
-      button.disabled = false;
+      posting = false;
     }
   }
   document.addEventListener("submit", (event) => {

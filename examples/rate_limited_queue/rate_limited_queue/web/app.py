@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import hmac
 import logging
+import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
+from types import FrameType
 from typing import Any
 
 from .. import settings as settings_module
@@ -60,6 +63,7 @@ class Application:
         store = await self._stack.enter_async_context(Store(self._settings))
         waiters = Waiters(store)
         self._stack.push_async_callback(waiters.close)
+        _at_a_signal(waiters.end)
         if self._settings.enable_requeue_script:
             upkeep = asyncio.get_running_loop().create_task(keep_up(store))
             self._stack.push_async_callback(_cancel, upkeep)
@@ -129,6 +133,19 @@ class Application:
                     token.strip(), self._token
                 )
         return False
+
+
+def _at_a_signal(call: Callable[[], None]) -> None:
+    """Call when the process is asked to end: uvicorn waits for all answers before it says so."""
+    loop = asyncio.get_running_loop()
+
+    def handler(before: Any, number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(call)
+        if callable(before):
+            before(number, frame)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, partial(handler, signal.getsignal(number)))
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:

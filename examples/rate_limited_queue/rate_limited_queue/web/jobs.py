@@ -145,16 +145,13 @@ class Jobs:
         """``POST /finish/``: a list of ``queue_type``, ``queue_id``, ``job_id`` and ``token``."""
         made = []
         for index, one in enumerate(await self._batch(request)):
-            token = one.get("token", "")
             try:
-                if not isinstance(token, str):
-                    raise InvalidField("token")
                 made.append(
                     _finish_operation(
                         one.get("queue_type", "default"),
                         one.get("queue_id"),
                         one.get("job_id"),
-                        token,
+                        one.get("token", ""),
                     )
                 )
             except InvalidField as error:
@@ -197,13 +194,13 @@ def _enqueued_answer(found: Enqueued, limited: bool) -> Answer:
     return answer(status, _enqueued(found, limited))
 
 
-def _finish_operation(queue_type: Any, queue_id: Any, job_id: Any, token: str) -> Operation[bool]:
+def _finish_operation(queue_type: Any, queue_id: Any, job_id: Any, token: Any) -> Operation[bool]:
     return operations.finish(
         fields.identifier("queue_type", queue_type),
         fields.identifier("queue_id", queue_id),
         fields.identifier("job_id", job_id),
-        # An empty token would mean: whatever lease there is.
-        token,
+        # An empty token means: whatever lease there is.
+        fields.token(token),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import Ignore, Reject
 
 from cadasta.workertoolbox import Config
 
@@ -51,3 +52,14 @@ def again(self: Any, customer: str) -> None:
     note(self, customer, "again")
     if self.request.retries < 2:
         raise self.retry(countdown=0.2)
+
+
+@app.task(name="sms.end", bind=True)
+def end(self: Any, how: str) -> None:
+    """Note it, and end in a way that Celery calls neither a success nor a failure."""
+    note(self, how)
+    if how == "ignored":
+        raise Ignore
+    if how == "replaced":
+        raise self.replace(send.si(how, 0))
+    raise Reject("on purpose", requeue=not self.request.delivery_info["redelivered"])

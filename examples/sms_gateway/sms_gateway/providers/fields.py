@@ -79,7 +79,7 @@ def cost(form: Mapping[str, str], name: str) -> Decimal:
         found = Decimal(value)
     except InvalidOperation:
         found = Decimal(-1)
-    if not (found.is_finite() and 0 <= found < 1_000_000):
+    if not (found.is_finite() and 0 <= found <= 999_999):  # with what rounding adds, it is stored
         raise FieldError(name, f"is {value!r}, not a number of credits")
     return found
 

@@ -37,6 +37,12 @@ def create(
     return insert_new(connection, broadcast, values) == 1
 
 
+def is_same(connection: Connection, broadcast_id: str, keyword: str, message: str) -> bool:
+    """Whether what is stored under an id is this broadcast."""
+    row = _get(connection, broadcast_id)
+    return bool(row.keyword == keyword and row.message == message)
+
+
 def count_subscribers(connection: Connection, broadcast_id: str) -> int:
     """Note, at the first call, to how many subscribers a broadcast goes; return the number."""
     row = _get(connection, broadcast_id, lock=True)

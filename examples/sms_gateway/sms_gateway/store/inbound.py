@@ -64,13 +64,14 @@ def answer(connection: Connection, inbound_id: int, handler: Handler) -> str | N
         select(inbound_message, subscriber.c.mobile_number)
         .join(subscriber)
         .where(inbound_message.c.id == inbound_id)
-        .with_for_update(of=inbound_message)
+        # The subscriber's texts one after the other: one of them may be STOP.
+        .with_for_update(of=[inbound_message, subscriber], key_share=True)
     )
     row = connection.execute(query).one()
     if row.handled_at is None:
         who = StoredSubscriber(connection, row.subscriber_id, row.mobile_number, inbound_id)
         reply = handler(parse_text(row.message), who)
-        if reply:
+        if reply and not who.has_stopped():
             values = {
                 "message_id": ids.reply_message_id(row.task_id),
                 "provider": row.provider,

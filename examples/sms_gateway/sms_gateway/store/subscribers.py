@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from ..database import insert_new
 from ..schema import inbound_message, subscriber, subscription
+from ..texts import parse_text
 from . import now
 
 
@@ -45,12 +46,19 @@ class StoredSubscriber:
         return is_subscribed(self._connection, self._id, word)
 
     def subscribe(self, word: str) -> bool:
-        """Begin a subscription; False if there was one already."""
+        """Begin a subscription; False if there was one already.
+
+        Where the subscriber has texted STOP since, it ends at once.
+        """
+        stopped_by = self._stopped_by()
+        moment = now()
         values = {
             "subscriber_id": self._id,
             "keyword": word,
-            "began_at": now(),
+            "began_at": moment,
             "began_by": self._inbound_id,
+            "ended_at": moment if stopped_by else None,
+            "ended_by": stopped_by,
         }
         return insert_new(self._connection, subscription, values) == 1
 
@@ -61,6 +69,19 @@ class StoredSubscriber:
     def unsubscribe_all(self) -> int:
         """End every subscription; return how many there were."""
         return self._end(True)
+
+    def has_stopped(self) -> bool:
+        """Whether the subscriber has texted STOP after this text, which had to wait so long."""
+        return self._stopped_by() is not None
+
+    def _stopped_by(self) -> int | None:
+        later = select(inbound_message.c.id, inbound_message.c.message).where(
+            inbound_message.c.subscriber_id == self._id,
+            inbound_message.c.id > self._inbound_id,
+            inbound_message.c.keyword.is_(None),
+        )
+        rows = self._connection.execute(later.order_by(inbound_message.c.id)).all()
+        return next((row.id for row in rows if parse_text(row.message).is_stop), None)
 
     def _end(self, which: Any) -> int:
         current = (subscription.c.subscriber_id == self._id) & subscription.c.ended_at.is_(None)

@@ -1,0 +1,31 @@
+"""The choice of the broker's transport, and an app whose broker is not that of its ``Config``."""
+
+from __future__ import annotations
+
+import pytest
+from celery import Celery
+
+from cadasta.workertoolbox.conf import Config
+from cadasta.workertoolbox.defaults import require_same_broker
+from cadasta.workertoolbox.errors import ConfigError
+from cadasta.workertoolbox.setup import setup_app
+
+
+@pytest.mark.parametrize(
+    ("broker", "url"),
+    [("redis://host/0", "amqp://host//"), ("amqp://host//", None), ("amqp://host//", "redis://h")],
+)
+def test_another_broker_than_configs_is_told(broker: str, url: str | None) -> None:
+    """Celery lets its own argument win, and keeps the transport of the other."""
+    app = Celery("twice", broker=broker, set_as_current=False)
+    app.config_from_object(Config(queues=["export"], **({"broker_url": url} if url else {})))
+    with pytest.raises(ConfigError, match="the app's broker is"):
+        setup_app(app)
+
+
+def test_the_broker_of_read_and_write_urls_is_configs() -> None:
+    app = Celery("apart", set_as_current=False)
+    urls = {f"broker_{kind}_url": "redis://host/0" for kind in ("read", "write")}
+    app.config_from_object(Config(queues=["export"], broker_url="amqp://host//", **urls))
+    assert app.conf.broker_transport == "toolbox-redis"
+    require_same_broker(app.conf)
