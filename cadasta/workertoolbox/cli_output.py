@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime, timezone
 from typing import Any
 
@@ -113,7 +113,7 @@ def print_task(
         return
     out = console()
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in asdict(task).items():
+    for name, value in _fields(task).items():
         if name not in {"args_repr", "kwargs_repr", "traceback"} and value not in (None, {}, False):
             shown = _local(value) if isinstance(value, datetime) else value
             table.add_row(Text(name, "bold"), Text(harmless(str(shown))))
@@ -216,7 +216,12 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def task_json(task: Task) -> str:
     """A task as one line of JSON; times as ISO 8601 in UTC."""
-    return _strict_json({**asdict(task), "waited": task.waited, "ran": task.ran})
+    return _strict_json({**_fields(task), "waited": task.waited, "ran": task.ran})
+
+
+def _fields(task: Task) -> dict[str, Any]:
+    """The fields of a task; ``asdict`` copies each value, and fails with one that is deep."""
+    return {field.name: getattr(task, field.name) for field in fields(task)}
 
 
 def _strict_json(value: Any) -> str:

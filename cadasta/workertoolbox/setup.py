@@ -57,6 +57,7 @@ def setup_app(app: Any, throw: bool = True) -> None:
         guard_monitor_queue,
         lengthen_short_delays,
         stop_warm,
+        fail_unsendable,
         declare_topology,
         make_tables,
     )
@@ -181,6 +182,13 @@ def stop_warm(app: Any) -> None:
     from .warm_stop import AcceptBeforeFlush  # the worker's part of Celery
 
     app.steps["consumer"].add(AcceptBeforeFlush)
+
+
+def fail_unsendable(app: Any) -> None:
+    """Add the step that lets a task fail whose arguments would end a worker, for workers."""
+    from .handover import FailUnsendable  # the worker's part of Celery
+
+    app.steps["worker"].add(FailUnsendable)
 
 
 def set_up_logging(app: Any) -> None:

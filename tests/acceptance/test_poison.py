@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import InvalidTaskError
 from kombu import Connection
 from sqlalchemy import text
 
@@ -94,3 +95,35 @@ def test_poison_is_set_apart_or_bounded(deployment: Deployment, tmp_path: Path) 
     assert monitor.running
     assert monitor.stop() == 0, monitor.log_text()
     assert not bomb.exists()
+
+
+@pytest.mark.parametrize(
+    ("deployment", "durable"),
+    [("rabbitmq", True), ("redis", True), ("embedded", False)],
+    indirect=["deployment"],
+)
+def test_arguments_that_cannot_be_pickled_fail_alone(deployment: Deployment, durable: bool) -> None:
+    """Without `handover`, such a message ends the worker, and late each further one."""
+    deployment.change(DURABLE=durable)
+    deep: Any = 1
+    for _ in range(600):
+        deep = {"a": deep}
+    app = deployment.app
+    worker = deployment.start("worker", "", "-c", "1")
+    deployment.start("monitor")
+    failed = [app.send_task("export.add", (1, deep), countdown=n) for n in (0, 0, 0.5)]
+    last = app.send_task("export.add", (1, 2))
+    assert last.get(timeout=30) == 3
+    for one in failed:
+        with pytest.raises(InvalidTaskError, match="export.add cannot be handed to a pool process"):
+            one.get(timeout=30)
+    deployment.wait_until(lambda: deployment.count() == 4, "the records")
+    summary = deployment.ledger.summary()
+    assert summary.states == {"FAILURE": 3, "SUCCESS": 1}
+    task = deployment.ledger.get(failed[0].id)
+    assert task is not None and task.args == [1, deep]
+    assert worker.stop() == 0, worker.log_text()
+    # Each was acknowledged: nothing comes back.
+    deployment.start("worker", "second", "-c", "1")
+    assert app.send_task("export.add", (2, 2)).get(timeout=30) == 4
+    assert len([words for words in deployment.notes("ran") if words[1] == "export.add"]) == 2

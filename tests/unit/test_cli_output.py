@@ -32,6 +32,17 @@ def test_an_id_is_shown_as_it_is(width: int) -> None:
     assert "order[abc][/x]" in captured.get()
 
 
+def test_deep_arguments_are_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    deep: Any = 1
+    for _ in range(800):
+        deep = [deep]
+    task = replace(TASK, args=[deep], result=deep)
+    assert json.loads(task_json(task))["result"] == deep
+    print_task(task, (), None, as_json=True)
+    print_task(task, (), None, as_json=False)
+    assert "[" * 800 + "1" in capfd.readouterr().out
+
+
 def test_a_result_that_no_terminal_takes_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     # as of a file whose name is not UTF-8
     task = replace(TASK, state="SUCCESS", result="caf\udce9.txt", traceback="\udce9")

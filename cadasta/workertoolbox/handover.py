@@ -1,0 +1,77 @@
+"""A step of the worker, so that a task that its pool cannot take fails, and not the worker."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery import bootsteps
+from celery.exceptions import InvalidTaskError, TaskRevokedError
+
+logger = logging.getLogger(__name__)
+
+
+class FailUnsendable(bootsteps.StartStopStep):
+    """Let a task that cannot be pickled for a pool process fail.
+
+    Celery 5.7 pickles a task's arguments to hand it to a pool process, and Python's pickle gives up
+    at some 300 dicts within each other. That error ends the worker, and, under late
+    acknowledgement, each further worker that is given the message. Seen here.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, parent: Any) -> None:
+        """Celery calls it with the worker, once its pool has started."""
+        pool = parent.pool
+        # Only the pool of processes with an event loop pickles where the worker would see it.
+        if hasattr(getattr(pool, "_pool", None), "_fileno_to_outq"):
+            pool.apply_async = _Apply(pool.apply_async, pool)
+
+
+class _Apply:
+    """``apply_async`` of a pool.
+
+    Raises:
+        TaskRevokedError: the task cannot be handed over, and has failed: with this Celery goes on
+            to the next.
+    """
+
+    def __init__(self, apply_async: Any, pool: Any) -> None:
+        self.apply_async = apply_async
+        self.pool = pool
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        try:
+            return self.apply_async(*args, **options)
+        except MemoryError:
+            raise
+        except Exception as error:
+            request = getattr(options.get("error_callback"), "__self__", None)
+            if request is None:
+                raise
+            self._forget(request.id)
+            _fail(request, error)
+            raise TaskRevokedError(request.id) from error
+
+    def _forget(self, task_id: str) -> None:
+        """Remove the job that waits for its answer: a stop would wait for it, too."""
+        jobs = self.pool._pool._cache
+        for number, job in tuple(jobs.items()):
+            if job.correlation_id == task_id and job._write_to is None and not job._accepted:
+                jobs.pop(number, None)
+
+
+def _fail(request: Any, error: Exception) -> None:
+    """Record the failure of a task and acknowledge its message, whatever its acknowledgement."""
+    reason = InvalidTaskError(
+        f"Task {request.name} cannot be handed to a pool process, {type(error).__name__}: {error}. "
+        f"Arguments may be some 300 levels deep: flatten them, or run the worker with '-P threads'."
+    )
+    try:
+        raise reason from None
+    except InvalidTaskError:
+        request.on_failure(ExceptionInfo())
+    if not request.acknowledged:
+        request.acknowledge()
