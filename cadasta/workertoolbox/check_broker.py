@@ -41,9 +41,13 @@ def check_broker(app: Any) -> Iterator[Finding]:
     except UnconfirmedError as exc:
         yield error(subject, exc, "give it memory or disk space, or start workers that empty it")
     except (OperationalError, OSError, *connection.connection_errors) as exc:
-        yield error(
-            subject, exc, "start the broker, and check broker_url, its password and the network"
-        )
+        remedy = "start the broker, and check broker_url, its password and the network"
+        if kind_of(app) == "sqs":
+            remedy = (
+                "name AWS credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a "
+                "role), and check their rights, the region and the network"
+            )
+        yield error(subject, exc, remedy)
     except Exception as exc:  # boto3's errors have no common root with the others
         yield error(subject, exc, "check broker_url and the rights of its user")
     finally:

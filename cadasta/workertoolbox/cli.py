@@ -163,7 +163,7 @@ def monitor(
 
 @click.command("tasks", cls=CeleryCommand)
 @click.option("--state", multiple=True, help="PENDING, STARTED, SUCCESS, FAILURE ...; repeatable.")
-@click.option("--name", help="The task's name, or its beginning and a *.")
+@click.option("--name", help="The task's name; * for any characters.")
 @click.option("--queue", help="The queue that it was published to.")
 @click.option("--root", "root_id", help="The id of the workflow's first task.")
 @click.option(

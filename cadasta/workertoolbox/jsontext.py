@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kombu.utils import json as kombu_json
@@ -81,3 +81,13 @@ def _contains(value: Any, wanted: Any) -> bool:
     if isinstance(value, bool) or isinstance(wanted, bool):
         return value is wanted
     return bool(value == wanted)
+
+
+def paths_of_values(wanted: Mapping[Any, Any], beginning: str = "$") -> Iterator[str]:
+    """Yield the JSON path of each value that is neither an object nor a list."""
+    for key, value in wanted.items():
+        path = f"{beginning}.{dump(str(key))}"
+        if isinstance(value, Mapping):
+            yield from paths_of_values(value, path)
+        elif not isinstance(value, (list, tuple, set, frozenset)):
+            yield path

@@ -252,7 +252,7 @@ class Ledger:
 
         Args:
             state: one state or several, such as ``PENDING`` (no result yet) or ``FAILURE``.
-            name: the task's name, or its beginning with ``*`` at the end.
+            name: the task's name; ``*`` in it stands for any characters.
             queue: the queue that it was published to.
             root_id: the workflow's first task, which is a member itself.
             since, until: first published at or after, and before; aware.

@@ -39,7 +39,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from .errors import LedgerError
-from .jsontext import contains, dump, load
+from .jsontext import contains, dump, load, paths_of_values
 from .ledger_values import FINAL_STATES, PENDING, Percentiles, Task
 from .result_values import describe_error
 from .schema import attempt, task
@@ -187,13 +187,15 @@ def is_unfinished(results: TableClause, dialect: Dialect) -> ColumnElement[bool]
 
 
 def is_named(name: str, dialect: Dialect) -> ColumnElement[bool]:
-    """Return the condition on the name: exact, or a beginning with ``*`` at its end."""
-    if not name.endswith("*"):
+    """Return the condition on the name: exact, or with ``*`` for any characters."""
+    beginning, star, rest = name.partition("*")
+    if not star:
         return task.c.name == name
-    beginning = name[:-1]
-    if dialect.name == "sqlite":  # whose LIKE takes capitals and small letters as the same
-        return func.substr(task.c.name, 1, len(beginning)) == beginning
-    return task.c.name.startswith(beginning, autoescape=True)
+    if dialect.name != "sqlite":
+        return task.c.name.like(re.sub(r"([/%_])", r"/\1", name).replace("*", "%"), escape="/")
+    if rest:  # Its LIKE takes capitals and small letters as the same.
+        return task.c.name.op("GLOB")(re.sub(r"([\[?])", r"[\1]", name))
+    return func.substr(task.c.name, 1, len(beginning)) == beginning
 
 
 def is_member(root_id: str) -> ColumnElement[bool]:
@@ -212,7 +214,12 @@ def has_headers(headers: Mapping[str, Any], dialect: Dialect) -> ColumnElement[b
         # It compares numbers as floating-point ones: larger integers must stand there as well.
         large = {text for text in re.findall(r"\d+", wanted) if len(text) > 15}
         exact = [task.c.headers.contains(text, autoescape=True) for text in sorted(large)]
-        return and_(func.json_contains(task.c.headers, wanted) == 1, *exact)
+        # To it a list with a value in it contains that value, too.
+        single = [
+            func.json_type(func.json_extract(task.c.headers, path)) != "ARRAY"
+            for path in paths_of_values(headers)
+        ]
+        return and_(func.json_contains(task.c.headers, wanted) == 1, *exact, *single)
     found: ColumnElement[int] = func.workertoolbox_contains(task.c.headers, wanted)
     return found == 1
 

@@ -91,13 +91,13 @@ class Limits:
         store_args: store arguments at all.
         max_args_bytes: the largest JSON text of ``args`` or ``kwargs`` that is stored, in bytes.
         redact: replaces values before anything is stored.
-        redact_header: whether a custom header of this name is to be replaced.
+        redact_headers: returns what is stored of custom headers, or of stamps.
     """
 
     store_args: bool = True
     max_args_bytes: int = 65_536
     redact: Redaction | None = None
-    redact_header: Callable[[str], bool] | None = None
+    redact_headers: Callable[[Any], Any] | None = None
 
 
 def decode(
@@ -157,7 +157,7 @@ def decode(
         time_limit=time_limit,
         soft_time_limit=soft_time_limit,
         ignore_result=fields.get("ignore_result") is True,
-        stamps=_mapping(fields.get("stamps")),
+        stamps=_mapping(redacted(fields.get("stamps"), limits)),
         headers=_custom_headers(headers, limits),
         properties=_mapping(own_properties),
         published_at=_time(headers.get(HEADER_PUBLISHED_AT)),
@@ -265,9 +265,17 @@ def _custom_headers(headers: Mapping[str, Any], limits: Limits) -> dict[str, Any
     names = headers.keys() - _PROTOCOL_HEADERS
     if not names:
         return None
-    hidden = limits.redact_header
-    found = {n: "***" if hidden and hidden(n) else headers[n] for n in sorted(names)}
-    return _mapping(found)
+    return _mapping(redacted({name: headers[name] for name in sorted(names)}, limits))
+
+
+def redacted(value: Any, limits: Limits) -> Any:
+    """What may be stored of headers or stamps."""
+    if limits.redact_headers is None:
+        return value
+    try:
+        return limits.redact_headers(value)
+    except RecursionError:
+        return {"error": "nested too deeply to be redacted"}
 
 
 def _queue(headers: Mapping[str, Any], exchange: Any, routing_key: Any) -> str | None:

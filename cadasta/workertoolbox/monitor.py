@@ -19,7 +19,7 @@ from kombu.transport import virtual
 
 from .errors import ConfigError, MessageError
 from .ledger import Ledger, Undecodable
-from .messages import Limits, TaskRecord, decode
+from .messages import Limits, TaskRecord, decode, redacted
 from .monitor_amqp import buffer_reads
 from .monitor_writer import Backoff, Batch, Writer, shown
 from .redaction import make_redaction
@@ -226,12 +226,12 @@ def limits_of(app: Any) -> Limits:
     conf = app.conf
     if conf.MONITOR_REDACT and not callable(conf.MONITOR_REDACT):
         _import_tasks(app)
-    redact, redact_header = make_redaction(conf.MONITOR_REDACT, app.tasks)
+    redact, redact_headers = make_redaction(conf.MONITOR_REDACT, app.tasks)
     return Limits(
         store_args=conf.MONITOR_STORE_ARGS,
         max_args_bytes=conf.MONITOR_MAX_ARGS_BYTES,
         redact=redact,
-        redact_header=redact_header,
+        redact_headers=redact_headers,
     )
 
 
@@ -294,12 +294,9 @@ def undecodable(message: Any, exc: Exception, limits: Limits) -> Undecodable:
     error, hides = f"{type(exc).__name__}: {exc}", limits.redact or not limits.store_args
     if hides:
         error = str(exc) if isinstance(exc, MessageError) else type(exc).__name__
-        is_hidden = limits.redact_header or (lambda name: False)
-        headers = {
-            name: value
-            for name, value in headers.items()
-            if name not in ("argsrepr", "kwargsrepr") and not is_hidden(name)
-        }
+        for name in ("argsrepr", "kwargsrepr"):
+            headers.pop(name, None)
+        headers = redacted(headers, limits)
     return Undecodable(
         error=error,
         body=None if hides else body[:MAX_STORED_BODY],

@@ -17,8 +17,8 @@ HIDDEN = "***"
 
 def make_redaction(
     rule: Any, tasks: Mapping[str, Any]
-) -> tuple[Redaction | None, Callable[[str], bool] | None]:
-    """The redaction of ``MONITOR_REDACT``, and the one for names of headers.
+) -> tuple[Redaction | None, Callable[[Any], Any] | None]:
+    """The redaction of ``MONITOR_REDACT``, and the one for headers and stamps.
 
     Args:
         rule: names of arguments or shell patterns (``"*password*"``), without regard to case; or
@@ -46,7 +46,8 @@ def make_redaction(
     def is_hidden(name: str) -> bool:
         return hidden(name) is not None
 
-    return _Redactor(tasks, is_hidden).call, is_hidden
+    redactor = _Redactor(tasks, is_hidden)
+    return redactor.call, redactor.shown
 
 
 class _Redactor:
@@ -64,16 +65,17 @@ class _Redactor:
             name = names[position] if position < len(names) else rest
             # An argument whose name nobody knows may be one that is to be hidden.
             hidden = name is None or self._is_hidden(name)
-            shown.append(HIDDEN if hidden else self._shown(value))
-        return shown, self._shown(kwargs or {})
+            shown.append(HIDDEN if hidden else self.shown(value))
+        return shown, self.shown(kwargs or {})
 
-    def _shown(self, value: Any) -> Any:
+    def shown(self, value: Any) -> Any:
+        """Return what may be stored of a value, in which names can be at any depth."""
         if isinstance(value, list | tuple):
-            return [self._shown(item) for item in value]
+            return [self.shown(item) for item in value]
         if not isinstance(value, Mapping):
             return value
         shown = {
-            key: HIDDEN if self._is_hidden(str(key)) else self._shown(item)
+            key: HIDDEN if self._is_hidden(str(key)) else self.shown(item)
             for key, item in value.items()
         }
         called = value.get("task")

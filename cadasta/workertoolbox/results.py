@@ -117,6 +117,7 @@ class ToolboxBackend(BaseBackend):
         self._keeps_args = self._extended and conf.get("MONITOR_STORE_ARGS", True)
         self._max_args = conf.get("MONITOR_MAX_ARGS_BYTES", 65536)
         self._redact: Any = None
+        self._redact_headers: Any = None
         self._is_prepared = False
         #: By task id: when it started, on the process's clock and on the calendar's, and whether
         #: its row says so.
@@ -229,6 +230,9 @@ class ToolboxBackend(BaseBackend):
         if stamps:
             names = request.stamped_headers or ()
             kept = {name: value for name, value in stamps.items() if name in names}
+            self._prepare_redaction()
+            if self._redact_headers is not None:
+                kept = self._redact_headers(kept)
             row["stamps"] = ensure_bytes(
                 self.encode({"stamped_headers": list(names), "stamps": kept})
             )
@@ -236,10 +240,15 @@ class ToolboxBackend(BaseBackend):
             row["args"], row["kwargs"] = self._arguments(request)
         return row
 
-    def _arguments(self, request: Any) -> tuple[bytes | None, bytes | None]:
+    def _prepare_redaction(self) -> None:
         if not self._is_prepared:
-            self._redact, _ = make_redaction(self.app.conf.get("MONITOR_REDACT"), self.app.tasks)
+            self._redact, self._redact_headers = make_redaction(
+                self.app.conf.get("MONITOR_REDACT"), self.app.tasks
+            )
             self._is_prepared = True
+
+    def _arguments(self, request: Any) -> tuple[bytes | None, bytes | None]:
+        self._prepare_redaction()
         args, kwargs = request.args, request.kwargs
         try:
             if self._redact is not None:

@@ -88,7 +88,7 @@ class Reading(LedgerFixture):
         assert len(ids(None)) == len(ids([])) == 7
 
     def test_find_by_name_and_queue(self, ledger: Ledger) -> None:
-        names = ["export.pdf", "Export.pdf", "export.pdf.a4", "exportxpdf", "ex%.pdf"]
+        names = ["export.pdf", "Export.pdf", "export.pdf.a4", "exportxpdf", "ex%.pdf", "a/[b]?_\\"]
         ledger.record(record(name, name=name, queue=name[:6]) for name in names)
 
         def ids(name: str) -> list[str]:
@@ -99,6 +99,10 @@ class Reading(LedgerFixture):
         assert ids("e*") == ["ex%.pdf", "export.pdf", "export.pdf.a4", "exportxpdf"]
         assert ids("ex%*") == ["ex%.pdf"]
         assert ids("*") == sorted(names)
+        assert ids("*.pdf") == ["Export.pdf", "ex%.pdf", "export.pdf"]
+        assert ids("e*.p*") == ["ex%.pdf", "export.pdf", "export.pdf.a4"]
+        assert ids("*%*") == ["ex%.pdf"]
+        assert ids("*/[b]?_\\*") == ["a/[b]?_\\"]
         assert ids("pdf") == []
         assert [one.task_id for one in ledger.find(queue="Export")] == ["Export.pdf"]
 
@@ -107,6 +111,7 @@ class Reading(LedgerFixture):
             "five": {"tenant": 5, "who": {"name": "Eva", "roles": ["a", "b"]}, "on": True},
             "text": {"tenant": "5", 'quo"te': "it's", "none": None},
             "one": {"on": 1, "tenant": 50},
+            "list": {"on": [1, True], "who": {"name": ["Eva"], "roles": [["b"]]}},
             "next": {"tenant": 2**60, "who": "é"},
             "neighbour": {"tenant": 2**60 + 1},
             "none": None,
@@ -125,11 +130,12 @@ class Reading(LedgerFixture):
         assert ids(who={"name": "Eva"}) == ["five"]
         assert ids(who={"roles": ["b"]}, tenant=5) == ["five"]
         assert ids(who={"roles": ["c"]}) == []
+        assert ids(on=[1]) == ["list"]
         assert ids(tenant=5, on=False) == []
         assert ids(tenant=2**60) == ["next"]
         assert ids(tenant=2**60 + 1) == ["neighbour"]
         assert ids(tenant=2**60, who="é") == ["next"]
-        assert ids() == ["five", "neighbour", "next", "none", "one", "text"]
+        assert ids() == ["five", "list", "neighbour", "next", "none", "one", "text"]
 
     def test_pages_are_stable(self, ledger: Ledger) -> None:
         # Ten a moment, so that the id has to decide within a page and between pages.

@@ -196,10 +196,13 @@ class Login:
 
 
 def redacted(rule: Any, *args: Any, **kwargs: Any) -> TaskRecord:
-    redact, redact_header = make_redaction(rule, {"login": Login()})
-    headers = {"task": "login", "id": "i", "argsrepr": repr(args), "api_token": "t0p"}
+    redact, redact_headers = make_redaction(rule, {"login": Login()})
+    headers: dict[str, Any] = {"task": "login", "id": "i", "argsrepr": repr(args)}
+    headers["api_token"] = "t0p"
+    headers["auth"] = {"user": "ann", "Password": "t0p"}
+    headers["stamps"] = {"tenant": [1], "token_id": ["t0p"]}
     body = json.dumps([args, kwargs, {}])
-    return read(body, headers, limits=Limits(redact=redact, redact_header=redact_header))
+    return read(body, headers, limits=Limits(redact=redact, redact_headers=redact_headers))
 
 
 def test_named_arguments_are_hidden_wherever_they_stand() -> None:
@@ -218,7 +221,8 @@ def test_named_arguments_are_hidden_wherever_they_stand() -> None:
         {"Password": "***", "deep": [{"x_token_y": "***"}]},
     ]
     assert json.loads(record.kwargs or "") == {"token": "***", "city": "Rome"}
-    assert record.headers == {"api_token": "***"}
+    assert record.headers == {"api_token": "***", "auth": {"user": "ann", "Password": "***"}}
+    assert record.stamps == {"tenant": [1], "token_id": "***"}
     assert "ann" in (record.args_repr or "")
 
 
@@ -235,7 +239,7 @@ def test_what_cannot_be_redacted_is_not_stored() -> None:
     record = read(
         b"not json",
         {"task": "login", "id": "i", "argsrepr": "('t0p',)"},
-        limits=Limits(redact=redact, redact_header=hidden),
+        limits=Limits(redact=redact, redact_headers=hidden),
     )
     assert "t0p" not in repr(record)
     assert record.args_truncated
@@ -266,7 +270,7 @@ def test_all_further_arguments_have_one_name() -> None:
 
 def test_arguments_of_unknown_names_are_hidden() -> None:
     redact, hidden = make_redaction(["password"], {})
-    record = read(headers=HEADERS, limits=Limits(redact=redact, redact_header=hidden))
+    record = read(headers=HEADERS, limits=Limits(redact=redact, redact_headers=hidden))
     assert (record.args, record.kwargs) == ('["***","***"]', '{"three":3}')
 
 
