@@ -80,8 +80,10 @@ def retry_unit(connection: Connection, order_id: int, now: datetime, worker: str
     row = connection.execute(
         select(orders.c.status, orders.c.attempt).where(orders.c.id == order_id).with_for_update()
     ).one_or_none()
-    if row is None or row.status != ERROR:
-        return row and str(row.status)
+    if row is None:
+        return None
+    if row.status != ERROR:
+        return str(row.status)
     attempt = row.attempt + 1
     connection.execute(
         update(orders)
