@@ -68,7 +68,7 @@ def _fail(request: Any, error: Exception) -> None:
     """Record the failure of a task and acknowledge its message, whatever its acknowledgement."""
     reason = InvalidTaskError(
         f"Task {request.name} cannot be handed to a pool process, {type(error).__name__}: {error}. "
-        f"Where its arguments are nested too deeply, flatten them, or run the worker with '-P threads'."
+        "If its arguments are nested too deeply, flatten them, or run the worker with '-P threads'."
     )
     try:
         raise reason from None
