@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery import bootsteps
 from celery.exceptions import InvalidTaskError, TaskRevokedError
 
-logger = logging.getLogger(__name__)
+from .warm_stop import has_event_loop
 
 
 class FailUnsendable(bootsteps.StartStopStep):
@@ -26,8 +25,7 @@ class FailUnsendable(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Celery calls it with the worker, once its pool has started."""
         pool = parent.pool
-        # Only the pool of processes with an event loop pickles where the worker would see it.
-        if hasattr(getattr(pool, "_pool", None), "_fileno_to_outq"):
+        if has_event_loop(pool):  # The others do not pickle where the error would end the worker.
             pool.apply_async = _Apply(pool.apply_async, pool)
 
 

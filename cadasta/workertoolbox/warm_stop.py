@@ -25,13 +25,17 @@ class AcceptBeforeFlush(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Celery calls it with the consumer, at the start and after each lost connection."""
-        # Only the pool of processes with an event loop; the others' ``flush`` does nothing.
-        if not hasattr(getattr(parent.pool, "_pool", None), "_fileno_to_outq"):
+        if not has_event_loop(parent.pool):  # The other pools' ``flush`` does nothing.
             return
         flush = parent.pool.flush
         if isinstance(flush, _Flush):
             return
         parent.pool.flush = _Flush(flush, parent.pool, parent.hub)
+
+
+def has_event_loop(pool: Any) -> bool:
+    """Tell whether it is a pool of processes that Celery's event loop feeds and reads."""
+    return hasattr(getattr(pool, "_pool", None), "_fileno_to_outq")
 
 
 class _Flush:

@@ -20,10 +20,10 @@ MAX_LINES = 400
 #: with the helpers that its rooms needed; a folder (``migrations``) counts as one module.
 LAYERS = (
     "errors jsontext urls",
-    "amqp_transport database embedded_file environment failures followups handover"
+    "amqp_transport database embedded_file environment failures followups"
     " ledger_values logs monitor_amqp monitor_redis monitor_sqs redis_transport result_prepared"
     " result_values retries schema topology warm_stop",
-    "defaults embedded_store ledger_queries messages migrations result_writes workflow",
+    "defaults embedded_store handover ledger_queries messages migrations result_writes workflow",
     "embedded transports ledger_columns ledger_results probe publishing redaction result_store"
     " retention",
     "conf ledger_writes results",
