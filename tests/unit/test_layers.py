@@ -1,4 +1,4 @@
-"""The house's rules: imports point downwards, files stay small, a producer loads little."""
+"""The house's rules: imports point downwards, a producer loads little."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "cadasta.workertoolbox"
 FOLDER = ROOT / "cadasta" / "workertoolbox"
-MAX_LINES = 400
 
 #: From the ground up. A module may import modules of lower layers only. The architecture's order,
 #: with the helpers that its rooms needed; a folder (``migrations``) counts as one module.
@@ -145,14 +144,6 @@ def test_every_exception_is_still_needed() -> None:
 
 def test_no_module_stands_twice_in_the_table() -> None:
     assert len(RANKS) == sum(len(layer.split()) for layer in LAYERS)
-
-
-def test_files_stay_small() -> None:
-    files = [*ROOT.glob("*.py"), ROOT / "runtests"]
-    for folder in ("cadasta", "tests", "benchmarks"):
-        files += (ROOT / folder).rglob("*.py")
-    counts = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in files}
-    assert {name: n for name, n in counts.items() if n > MAX_LINES} == {}
 
 
 def test_the_namespace_package_has_no_init() -> None:
