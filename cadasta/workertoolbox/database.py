@@ -55,6 +55,8 @@ def make_engine(url: str, **options: Any) -> Engine:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+    from .failures import drop_read_only_sessions  # SQLAlchemy
+
     try:
         parsed = _with_driver(make_url(url))
         if "@" in (parsed.host or ""):
@@ -85,6 +87,7 @@ def make_engine(url: str, **options: Any) -> Engine:
         raise LedgerError(f"The folder of {mask_url(url)!r} cannot be made: {exc}.") from None
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine, options.get("isolation_level") == "AUTOCOMMIT")
+    drop_read_only_sessions(engine)
     _survive_forks(engine)
     return engine
 

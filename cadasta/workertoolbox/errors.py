@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kombu.exceptions import OperationalError
+from kombu.exceptions import EncodeError, OperationalError
 
 
 class ToolboxError(Exception):
@@ -31,3 +31,7 @@ class UnconfirmedError(ToolboxError, OperationalError):
 
 class LedgerError(ToolboxError):
     """The task ledger cannot be read or written as asked."""
+
+
+class ResultError(ToolboxError, EncodeError):
+    """A result that its database refuses, such as one that is too large; the task fails with it."""

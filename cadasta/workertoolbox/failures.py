@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -18,8 +20,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from .errors import LedgerError
 from .urls import mask_url
 
+_Kind = tuple[set[str], set[int], tuple[str, ...]]
+
 # PostgreSQL's SQLSTATE, MySQL's number, SQLite's words (it has no codes before Python 3.11).
-_FORBIDDEN = ({"42501"}, {1044, 1142, 1143, 1227, 1290}, ("readonly database",))
+_FORBIDDEN = ({"42501"}, {1044, 1142, 1143, 1227}, ("readonly database",))
+#: The server takes no writes for now, or this session of it: a replica, a failover, a switch.
+_READ_ONLY: _Kind = ({"25006"}, {1290, 1792, 1836}, ())
+#: MySQL, also where a statement is longer than its ``max_allowed_packet``: it hangs up.
+_HUNG_UP: _Kind = (set(), {1153, 2006, 2013}, ())
 _MISSING_TABLE = ({"42P01"}, {1146}, ("no such table",))
 _MISSING_COLUMN = ({"42703"}, {1054}, ("no such column", "has no column named"))
 _EXISTS = (
@@ -28,9 +36,31 @@ _EXISTS = (
     ("already exists", "duplicate column name"),
 )
 _CONFLICT = ({"40001", "40P01", "55P03"}, {1205, 1213}, ("database is locked",))
-#: "Program limit exceeded" (such as a row too long for an index); MySQL: a statement too long,
-#: a character that the table's character set lacks, text that is not JSON.
-_TOO_LONG = ({"54000", "54001"}, {1118, 1153, 1366, 3140, 4025}, ("string or blob too big",))
+#: "Program limit exceeded" (such as a row too long for an index); MySQL: a statement, a row or a
+#: value too long, a character that the table's character set lacks, text that is not JSON or is
+#: nested too deeply. Its drivers take most of these for operational errors.
+_TOO_LONG = (
+    {"54000", "54001"},
+    {
+        1118,
+        1153,
+        1264,
+        1265,
+        1267,
+        1271,
+        1292,
+        1300,
+        1366,
+        1406,
+        1436,
+        3140,
+        3141,
+        3157,
+        3854,
+        4025,
+    },
+    ("string or blob too big",),
+)
 
 #: A role without a right; a table or a column that is missing; on MySQL, a wrong password too.
 _LASTING = (
@@ -38,8 +68,6 @@ _LASTING = (
     {1044, 1045, 1049, *_FORBIDDEN[1], *_MISSING_TABLE[1], *_MISSING_COLUMN[1]},
     (*_FORBIDDEN[2], *_MISSING_COLUMN[2], "unable to open", "not a database", "malformed"),
 )
-
-_Kind = tuple[set[str], set[int], tuple[str, ...]]
 
 
 def _is(exc: BaseException, kind: _Kind) -> bool:
@@ -65,6 +93,30 @@ def is_missing_table(exc: BaseException) -> bool:
     return _is(exc, _MISSING_TABLE)
 
 
+def is_read_only(exc: BaseException) -> bool:
+    """Tell whether the server, or this session of it, takes no writes; another one may."""
+    return _is(exc, _READ_ONLY)
+
+
+def hung_up(exc: BaseException) -> bool:
+    """Tell whether MySQL closed the connection, as it does for a statement above its limit."""
+    return _is(exc, _HUNG_UP)
+
+
+def drop_read_only_sessions(engine: Engine) -> None:
+    """Let ``engine`` forget its connections where one of them takes no writes.
+
+    They would be kept for an hour, while a new one may reach the server that is primary now.
+    """
+
+    def failed(context: ExceptionContext) -> None:
+        error = context.sqlalchemy_exception
+        if error is not None and is_read_only(error):
+            context.is_disconnect = True
+
+    event.listen(engine, "handle_error", failed)
+
+
 def is_lost_race(exc: BaseException) -> bool:
     """Tell whether another process just made the same table, column or index."""
     # SQLite has waited long enough where it says that it is locked.
@@ -78,7 +130,9 @@ def is_conflict(exc: BaseException) -> bool:
 
 def is_passing(exc: BaseException) -> bool:
     """Tell whether the database is away or busy, so that the same statement may soon succeed."""
-    if isinstance(exc, PoolTimeoutError) or is_conflict(exc):
+    if isinstance(exc, LedgerError) and exc.__cause__ is not None:
+        return is_passing(exc.__cause__)
+    if isinstance(exc, PoolTimeoutError) or is_conflict(exc) or is_read_only(exc):
         return True
     if not isinstance(exc, DBAPIError) or _is(exc, _LASTING) or is_bad_data(exc):
         return False
@@ -89,7 +143,7 @@ def is_bad_data(exc: BaseException) -> bool:
     """Tell whether the values are at fault, so that a second try would fail alike."""
     if isinstance(exc, DBAPIError):
         refused = isinstance(exc, (DataError, IntegrityError))
-        return refused or _is(exc, _TOO_LONG) or _unbindable(exc)
+        return refused or _is(exc, _TOO_LONG) or _unbindable(exc) or _unallocated(exc)
     # What Python raises for a value of a wrong type or size, before the database sees it.
     wrong = (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
     return isinstance(exc, (StatementError, *wrong))
@@ -97,6 +151,10 @@ def is_bad_data(exc: BaseException) -> bool:
 
 def _unbindable(exc: DBAPIError) -> bool:
     return "rror binding parameter" in str(exc.orig)  # SQLite
+
+
+def _unallocated(exc: DBAPIError) -> bool:
+    return "invalid memory alloc request size" in str(exc.orig)  # PostgreSQL, above 1 GB
 
 
 def ledger_error(exc: SQLAlchemyError, doing: str) -> LedgerError:

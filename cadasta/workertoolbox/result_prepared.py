@@ -10,6 +10,8 @@ from sqlalchemy import Engine
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 
+from .failures import is_read_only
+
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 #: A statement that this connection does not know: a pooler such as PgBouncer gave another one.
 _UNKNOWN, _KNOWN = "26000", "42P05"
@@ -70,9 +72,11 @@ class PreparedWriter:
             except driver.Error as exc:
                 place: Any = connection.dbapi_connection
                 is_lost = self._engine.dialect.is_disconnect(exc, place, cursor)
-                if is_lost:
+                error = self._wrapped(exc, write, is_lost)
+                if is_lost or is_read_only(error):
+                    error.connection_invalidated = True
                     connection.invalidate(exc)
-                raise self._wrapped(exc, write, is_lost) from exc
+                raise error from exc
             finally:
                 cursor.close()
         finally:

@@ -5,20 +5,36 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import Engine, Table, bindparam, delete, event, inspect, select
+from sqlalchemy import Engine, Table, bindparam, delete, event, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 
 from . import migrations
 from .database import make_engine
-from .errors import ConfigError, LedgerError
-from .failures import brief, is_forbidden, is_missing_table, ledger_error
+from .errors import ConfigError, LedgerError, ResultError
+from .failures import (
+    brief,
+    hung_up,
+    is_bad_data,
+    is_forbidden,
+    is_missing_table,
+    is_passing,
+    ledger_error,
+)
+from .fitting import Fitting
+from .result_limits import (
+    POSTGRESQL_LIMIT,
+    SQLITE_LIMIT,
+    mysql_codec,
+    postgresql_codec,
+    statement_size,
+)
 from .result_prepared import PreparedWrite, PreparedWriter
 from .result_writes import COMPLETED, REPLACED, Statements, always, renamed, upsert
-from .schema import attempt, taskmeta, tasksetmeta
+from .schema import MAX_ATTEMPTS, attempt, taskmeta, tasksetmeta
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +42,17 @@ logger = logging.getLogger(__name__)
 IDLE = 5.0
 #: Ids in one statement; SQLite before 3.32 takes 999 parameters.
 CHUNK = 500
+#: Seconds that one statement waits for another process on SQLite; then the write is tried again.
+SQLITE_WAIT = 8
+#: Bytes of a result above which its statement is measured before it is sent.
+LARGE = 2**27
+#: Bytes up to which every MySQL server takes a statement.
+SMALL = 2**14
 DIALECTS = ("postgresql", "sqlite", "mysql", "mariadb")
+
+#: A result's columns of text, but for its id.
+_TEXTS = ("status", "traceback", "name", "worker", "queue")
+_ATTEMPT_TEXTS = {"state": 50, "worker": 155, "error": None}
 
 _Name = tuple[str | None, str | None]
 
@@ -61,6 +87,8 @@ class ResultStore:
                 "PostgreSQL, SQLite, MySQL or MariaDB database."
             )
         _check_idle_connections(self.engine)
+        if self.engine.dialect.name == "sqlite":
+            event.listen(self.engine, "connect", _wait_less)
         self._names = (task_name, group_name)
         self._lock = threading.Lock()
         self._tables: _Tables | None = None
@@ -91,10 +119,31 @@ class ResultStore:
         task, group, attempts = self._named()
         if not all(found.has_table(one.name, schema=one.schema) for one in (task, group)):
             return None
-        columns = [one["name"] for one in found.get_columns(task.name, schema=task.schema)]
+        columns = {
+            one["name"]: getattr(one["type"], "length", None)
+            for one in found.get_columns(task.name, schema=task.schema)
+        }
         has_attempts = found.has_table(attempts.name, schema=attempts.schema)
         dialect = self.engine.dialect.name
-        return _Tables(dialect, task, columns, group, attempts if has_attempts else None)
+        fitting = Fitting(self._codec(task))
+        return _Tables(dialect, task, columns, group, attempts if has_attempts else None, fitting)
+
+    def _codec(self, task: Table) -> str | None:
+        """The character set of the results' text; None where it takes all of Unicode."""
+        if self.engine.dialect.name == "sqlite":
+            return None
+        with self.engine.connect() as connection:
+            if self.engine.dialect.name == "postgresql":
+                return postgresql_codec(str(connection.scalar(text("SHOW server_encoding"))))
+            charsets = connection.execute(
+                text(
+                    "SELECT DISTINCT character_set_name FROM information_schema.columns WHERE "
+                    "table_schema = COALESCE(:schema, DATABASE()) AND table_name = :name AND "
+                    "character_set_name IS NOT NULL"
+                ),
+                {"schema": task.schema, "name": task.name},
+            )
+            return mysql_codec([name for (name,) in charsets])
 
     def _make(self) -> _Tables:
         if self._names == ((None, None), (None, None)):
@@ -118,7 +167,10 @@ class ResultStore:
     # -- writing --------------------------------------------------------------------------------
 
     def write(self, row: dict[str, Any], is_final: bool) -> None:
-        """Store a result, unless what is stored already must stay."""
+        """Store a result, unless what is stored already must stay.
+
+        Text that is too long for its column, or has characters that it lacks, is made to fit.
+        """
         tables = self.tables
         self._run_often("finish" if is_final else "progress", tables.known(row))
 
@@ -128,8 +180,45 @@ class ResultStore:
         values["known_id"] = values.pop("task_id")
         return bool(self._run_often("finish_known", values))
 
+    def refusal(self, exc: BaseException, row: dict[str, Any]) -> str | None:
+        """Return why the database refuses this row; None where the row is not at fault."""
+        if isinstance(exc, ResultError):
+            return str(exc)
+        driver = self.engine.dialect.driver
+        if hung_up(exc):
+            size = statement_size(row, driver)
+            limit = self._packet_limit() if size > SMALL else None
+            if limit is None or size <= limit:
+                return None
+            return f"it takes {size:,} bytes, and max_allowed_packet of the server is {limit:,}"
+        if not is_bad_data(exc):
+            return None
+        size, reason = statement_size(row, driver), brief(exc)
+        if self.engine.dialect.name == "sqlite" and size > SQLITE_LIMIT:
+            return f"it takes {size:,} bytes, and SQLite's limit is {SQLITE_LIMIT:,} ({reason})"
+        return f"the database refuses its {size:,} bytes ({reason})"
+
+    def _packet_limit(self) -> int | None:
+        """The largest statement of a MySQL server, in bytes; None while it does not answer."""
+        try:
+            with self.engine.connect() as connection:
+                return int(connection.scalar(text("SELECT @@max_allowed_packet")) or 0)
+        except SQLAlchemyError:
+            return None
+
+    def _check_size(self, values: dict[str, Any]) -> None:
+        # PostgreSQL hangs up, or runs out of memory, where it gets more.
+        if self.engine.dialect.name != "postgresql" or len(values["result"] or b"") < LARGE:
+            return
+        size = statement_size(values, self.engine.dialect.driver)
+        if size > POSTGRESQL_LIMIT:
+            raise ResultError(
+                f"it takes {size:,} bytes, and PostgreSQL's limit is {POSTGRESQL_LIMIT:,}"
+            )
+
     def _run_often(self, name: str, values: dict[str, Any]) -> int:
         tables = self.tables
+        self._check_size(values)
         if self._writer is None:
             return self._run(getattr(tables.statements, name), values)
         try:
@@ -139,21 +228,37 @@ class ResultStore:
             raise
 
     def write_attempt(self, row: dict[str, Any]) -> None:
-        """Store one attempt; where the role may not, it is left out."""
-        statement = self.tables.attempt_statement
-        if statement is None or not self._keeps_attempts:
+        """Store one attempt; where the role may not, or its values cannot be, it is left out.
+
+        Without a ``place`` it is one whose message is delivered again, and gets one below 0.
+        """
+        tables = self.tables
+        statement = tables.attempt_statement
+        if tables.attempt is None or statement is None or not self._keeps_attempts:
             return
         try:
+            row = tables.fitted(row, _ATTEMPT_TEXTS)
+            if row.get("place") is None:
+                row["place"] = self._place_of_one_more(tables.attempt, row["task_id"])
             self._run(statement, row)
-        except DBAPIError as exc:
-            if not is_forbidden(exc):
+        except Exception as exc:
+            if is_passing(exc) or is_missing_table(exc):
                 raise
+            if not is_forbidden(exc):
+                logger.warning("An attempt of a task is not kept: %s", brief(exc))
+                return
             self._keeps_attempts = False
             logger.warning(
                 "Attempts of tasks are not kept, since this database role may not write "
                 "celery_task_attempt (%s)",
                 brief(exc),
             )
+
+    def _place_of_one_more(self, table: Table, task_id: str) -> int:
+        of_task = (table.c.task_id == task_id, table.c.place < 0)
+        with self.engine.connect() as connection:
+            lowest = connection.scalar(select(func.min(table.c.place)).where(*of_task)) or 0
+        return max(lowest - 1, -MAX_ATTEMPTS)
 
     def _run(self, statement: Any, values: dict[str, Any]) -> int:
         try:
@@ -171,13 +276,17 @@ class ResultStore:
 
     def read(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the rows of those of ``ids`` that have one."""
-        table = self.tables.task
+        table, fitting = self.tables.task, self.tables.fitting
+        asked = {fitting.key(one): one for one in ids}
+        keys = list(asked)
         found: list[dict[str, Any]] = []
         with self.engine.connect() as connection:
-            for start in range(0, len(ids), CHUNK):
-                chosen = table.c.task_id.in_(ids[start : start + CHUNK])
+            for start in range(0, len(keys), CHUNK):
+                chosen = table.c.task_id.in_(keys[start : start + CHUNK])
                 rows = connection.execute(select(*self.tables.shown).where(chosen))
                 found += (dict(row) for row in rows.mappings())
+        for row in found:
+            row["task_id"] = asked.get(row["task_id"], row["task_id"])
         return found
 
     def read_group(self, group_id: str) -> dict[str, Any] | None:
@@ -185,22 +294,31 @@ class ResultStore:
         table = self.tables.group
         with self.engine.connect() as connection:
             columns = (table.c.taskset_id, table.c.result, table.c.date_done)
-            query = select(*columns).where(table.c.taskset_id == group_id)
+            query = select(*columns).where(table.c.taskset_id == self.tables.fitting.key(group_id))
             row = connection.execute(query).mappings().first()
-        return None if row is None else dict(row)
+        return None if row is None else {**row, "taskset_id": group_id}
 
     # -- groups, and deleting -------------------------------------------------------------------
 
     def save_group(self, group_id: str, result: bytes) -> None:
         """Store a group's members; a second time replaces them."""
         now = datetime.now(timezone.utc).replace(tzinfo=None)
-        row = {"taskset_id": group_id, "result": result, "date_done": now}
-        self._run(self.tables.group_statement, row)
+        key = self.tables.fitting.key(group_id)
+        row = {"taskset_id": key, "result": result, "date_done": now}
+        try:
+            self._check_size(row)
+            self._run(self.tables.group_statement, row)
+        except Exception as exc:
+            reason = self.refusal(exc, row)
+            if reason is None:
+                raise
+            raise ResultError(f"The group {group_id} cannot be stored: {reason}.") from exc
 
     def delete_group(self, group_id: str) -> None:
         """Delete a group's row; its tasks stay."""
         table = self.tables.group
-        self._run(delete(table).where(table.c.taskset_id == bindparam("key")), {"key": group_id})
+        key = self.tables.fitting.key(group_id)
+        self._run(delete(table).where(table.c.taskset_id == bindparam("key")), {"key": key})
 
     def forget(self, task_id: str) -> None:
         """Delete what is known of a task's outcome."""
@@ -208,7 +326,7 @@ class ResultStore:
         for table in (tables.task, tables.attempt):
             if table is not None:
                 where = table.c.task_id == bindparam("key")
-                self._run(delete(table).where(where), {"key": task_id})
+                self._run(delete(table).where(where), {"key": tables.fitting.key(task_id)})
 
     def expire(self, before: datetime) -> None:
         """Delete the results and groups that were done before that moment, with their attempts."""
@@ -230,11 +348,15 @@ class _Tables:
         self,
         dialect: str,
         task: Table,
-        columns: Sequence[str],
+        columns: Mapping[str, int | None],
         group: Table,
         attempts: Table | None,
+        fitting: Fitting,
     ) -> None:
         self.task, self.group, self.attempt = task, group, attempts
+        #: How text is made to fit, and how long it may be in each column.
+        self.fitting = fitting
+        self._lengths = {name: columns.get(name) for name in _TEXTS}
         #: The columns of a result that are there, without the number that nobody needs.
         self.shown = [one for one in task.c if one.name in columns and one.name != "id"]
         self.statements = Statements(task, columns, dialect)
@@ -262,10 +384,27 @@ class _Tables:
             )
 
     def known(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the row without the columns that the table lacks."""
+        """Return the row without the columns that the table lacks, and its text made to fit."""
+        found = self.fitted(row, self._lengths)
         if not self._missing:
-            return dict(row)
-        return {key: value for key, value in row.items() if key not in self._missing}
+            return found
+        return {key: value for key, value in found.items() if key not in self._missing}
+
+    def fitted(self, row: dict[str, Any], lengths: Mapping[str, int | None]) -> dict[str, Any]:
+        """Return the row with its id and the texts named in ``lengths`` made to fit."""
+        found = dict(row)
+        fitting = self.fitting
+        found["task_id"] = fitting.key(found["task_id"])
+        for name, length in lengths.items():
+            value = found.get(name)
+            if value is not None:
+                found[name] = fitting.text(str(value), length)
+        return found
+
+
+def _wait_less(connection: Any, record: object) -> None:
+    # A wait within a statement goes on when the worker stops; one between two tries does not.
+    connection.execute(f"PRAGMA busy_timeout = {SQLITE_WAIT * 1000}").close()
 
 
 def _check_idle_connections(engine: Engine) -> None:

@@ -7,28 +7,32 @@ them can go on, and adds when a task started, how long it ran, and each of its a
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery import states
 from celery._state import get_current_worker_task
 from celery.backends.base import BaseBackend
-from celery.exceptions import BackendStoreError
+from celery.exceptions import BackendStoreError, Reject
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import result_from_tuple
 from celery.utils.time import maybe_timedelta
 from kombu.utils.encoding import ensure_bytes
 
-from .errors import ConfigError
-from .failures import is_missing_table, is_passing
-from .jsontext import harmless
+from . import stopping
+from .errors import ConfigError, ResultError
+from .failures import brief, is_missing_table, is_passing
 from .redaction import make_redaction
+from .result_limits import hide_inputs, shortened, without_extras
 from .result_store import ResultStore
 from .result_values import describe_error, unpickle
 from .schema import MAX_ATTEMPTS
+from .topology import plain_routing_key
 from .urls import mask_url
 
 logger = logging.getLogger(__name__)
@@ -44,6 +48,10 @@ OUTSIDE_RETRIES = 12
 MAX_ERROR = 2000
 #: Tasks whose start one process remembers; a process seldom runs more at a time.
 MAX_RUNNING = 10_000
+
+
+class _Stopped(Exception):
+    """Ends the tries of a database that is away, in a worker that stops."""
 
 
 class ToolboxBackend(BaseBackend):
@@ -115,10 +123,15 @@ class ToolboxBackend(BaseBackend):
             self.max_sleep_between_retries_ms = LONGEST_SLEEP_MS
         self._extended = bool(conf.find_value_for_key("extended", "result"))
         self._keeps_args = self._extended and conf.get("MONITOR_STORE_ARGS", True)
+        self._hides_arguments = bool(
+            conf.get("MONITOR_REDACT") or not conf.get("MONITOR_STORE_ARGS", True)
+        )
         self._max_args = conf.get("MONITOR_MAX_ARGS_BYTES", 65536)
         self._redact: Any = None
         self._redact_headers: Any = None
         self._is_prepared = False
+        #: The tasks whose outcome is not stored, since the worker stops.
+        self._given_up: set[str] = set()
         #: By task id: when it started, on the process's clock and on the calendar's, and whether
         #: its row says so.
         self._running: OrderedDict[str, tuple[float, datetime, bool]] = OrderedDict()
@@ -150,28 +163,97 @@ class ToolboxBackend(BaseBackend):
             writes = func.__name__ == "_store_result"
             most = OUTSIDE_RETRIES if writes else READER_RETRIES
             max_retries = min(most, self.max_retries)
-        return super()._ensure_retryable(func, *args, max_retries=max_retries, **kwargs)
+        try:
+            return super()._ensure_retryable(func, *args, max_retries=max_retries, **kwargs)
+        except _Stopped as stopped:
+            error: Any = stopped.__cause__
+            make = kwargs.get("fallback_exc")
+            raise (make(kwargs.get("fallback_msg")) if make else error) from error
+
+    def _sleep(self, amount: float) -> None:
+        """Wait between two tries; ends them where the worker stops."""
+        if not stopping.sleep(amount):
+            raise _Stopped from sys.exc_info()[1]
 
     # -- writing --------------------------------------------------------------------------------
 
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
         """Store a state and its value; see the class for what may overwrite what.
 
-        Raises celery.exceptions.BackendStoreError where the database stays away, but not for
-        STARTED: Celery would drop the task without running it.
+        Raises, but not for STARTED, where Celery would drop the task without running it, nor for
+        RETRY, whose next attempt is under way already:
+            celery.exceptions.BackendStoreError: the database stays away.
+            celery.exceptions.Reject: the same, and the worker stops and the task, acknowledged
+                late, can run again.
+            ResultError: the database refuses the result, which is too large for it, say. Of an
+                error it keeps the begin of the message then.
+            kombu.exceptions.EncodeError: the result cannot be serialised.
         """
-        if state != states.STARTED:
-            return super().store_result(task_id, result, state, *args, **kwargs)
-        retries = min(READER_RETRIES, self.max_retries)
+        if state == states.STARTED:
+            kwargs["max_retries"] = min(READER_RETRIES, self.max_retries)
+        elif task_id in self._given_up:  # Celery tries to store the error of the first try
+            raise BackendStoreError("the worker stops", task_id=task_id, state=state)
         try:
-            return super().store_result(
-                task_id, result, state, *args, max_retries=retries, **kwargs
-            )
-        except BackendStoreError as exc:
-            logger.warning("The start of task %s is not noted: %s", task_id, exc.__cause__ or exc)
-            now = datetime.now(timezone.utc).replace(tzinfo=None)
-            self._note_start(task_id, now, is_written=False)
+            return super().store_result(task_id, result, state, *args, **kwargs)
+        except (SoftTimeLimitExceeded, MemoryError):
+            raise
+        except Exception as exc:
+            cause = exc.__cause__ or exc.__context__ or exc
+            if state == states.STARTED:
+                logger.warning("The start of task %s is not noted: %s", task_id, brief(cause))
+                now = datetime.now(timezone.utc).replace(tzinfo=None)
+                self._note_start(task_id, now, is_written=False)
+            elif state == states.RETRY:
+                logger.error("The retry of task %s is not noted: %s", task_id, brief(cause))
+            else:
+                self._give_up(task_id, state, exc)
+                raise
             return result
+
+    def _give_up(self, task_id: str, state: str, exc: Exception) -> None:
+        """Let a task run again whose outcome is not stored because the worker stops."""
+        if not (isinstance(exc, BackendStoreError) and stopping.is_over()):
+            return
+        self._given_up.add(task_id)
+        task = get_current_worker_task()
+        again = task is not None and task.request.id == task_id and task.acks_late
+        logger.error(
+            "The database is away and the worker stops: %s of task %s is not stored, %s",
+            state,
+            task_id,
+            "it will run again" if again else "it is lost",
+        )
+        if again:
+            raise Reject("the worker stops and the result backend is away", requeue=True) from exc
+
+    def mark_as_failure(
+        self,
+        task_id: str,
+        exc: Any,
+        traceback: Any = None,
+        request: Any = None,
+        store_result: bool = True,
+        call_errbacks: bool = True,
+        state: str = states.FAILURE,
+    ) -> None:
+        """Store a failure, and tell the rest of its workflow.
+
+        A hard time limit is no end for a task whose message is delivered again after it
+        (``task_acks_on_failure_or_timeout=False``): then it is kept as an attempt, the state is
+        RETRY, and neither its chain nor its errbacks are told.
+        """
+        if isinstance(exc, TimeLimitExceeded) and self._comes_back(request):
+            if store_result:
+                seconds = exc.args[0] if exc.args else None
+                self.store_result(task_id, exc, states.RETRY, traceback, request, ran=seconds)
+            return
+        super().mark_as_failure(
+            task_id, exc, traceback, request, store_result, call_errbacks, state
+        )
+
+    def _comes_back(self, request: Any) -> bool:
+        task = self.app.tasks.get(getattr(request, "task", None))
+        return task is not None and task.acks_late and not task.acks_on_timeout
 
     def _store_result(
         self,
@@ -180,9 +262,12 @@ class ToolboxBackend(BaseBackend):
         state: str,
         traceback: str | None = None,
         request: Any = None,
+        ran: float | None = None,
         **kwargs: Any,
     ) -> None:
         is_final = state in states.READY_STATES
+        if state in states.EXCEPTION_STATES and self._hides_arguments:
+            result, traceback = hide_inputs(result), hide_inputs(traceback)
         known = self._running.get(task_id)
         now = datetime.now(timezone.utc).replace(tzinfo=None)
         children = self.current_task_children(request)
@@ -190,23 +275,54 @@ class ToolboxBackend(BaseBackend):
             "task_id": task_id,
             "status": state,
             "result": ensure_bytes(self.encode(result)),
-            "traceback": traceback and harmless(traceback),
+            "traceback": traceback,
             "children": ensure_bytes(self.encode(children)) if children else None,
             "date_done": now if is_final else None,
             "date_started": now if state == states.STARTED else known and known[1],
-            "runtime": None,
+            "runtime": ran,
         }
         if known is not None and (is_final or state == states.RETRY):
             row["runtime"] = time.monotonic() - known[0]
         if state == states.RETRY or (is_final and getattr(request, "retries", None)):
-            self._store_attempt(row, result, request, now)
-        if not (is_final and known and known[2] and self.store.finish(row)):
-            row.update(self._extension(request))
-            self.store.write(row, is_final)
+            self._store_attempt(row, result, request, now, comes_back=ran is not None)
+        try:
+            self._put(row, request, known)
+        except Exception as exc:
+            reason = self.store.refusal(exc, row)
+            if reason is None:
+                raise
+            self._put_less(row, result, request, reason, exc)
         if state == states.STARTED:
             self._note_start(task_id, now, is_written=True)
         elif row["runtime"] is not None:
             self._running.pop(task_id, None)
+
+    def _put(self, row: dict[str, Any], request: Any, known: Any = None) -> None:
+        is_final = row["status"] in states.READY_STATES
+        if not (is_final and known and known[2] and self.store.finish(row)):
+            self.store.write({**row, **self._extension(request)}, is_final)
+
+    def _put_less(
+        self, row: dict[str, Any], result: Any, request: Any, reason: str, exc: Exception
+    ) -> None:
+        """Store what can be of a row that the database has refused."""
+        task_id, state = row["task_id"], row["status"]
+        is_error = state in states.EXCEPTION_STATES
+        less = without_extras({**row, **self._extension(request)})
+        if is_error:
+            error, less["traceback"] = shortened(result, row["traceback"], reason)
+            less["result"] = ensure_bytes(self.encode(error))
+        try:
+            self.store.write(less, state in states.READY_STATES)
+        except Exception as again:
+            reason = self.store.refusal(again, less) or ""
+            if not reason:
+                raise
+            raise ResultError(
+                f"The {state} of task {task_id} cannot be stored: {reason}. Return less, or keep "
+                "it elsewhere and return where it is."
+            ) from again
+        logger.warning("Of task %s only the short %s is stored: %s", task_id, state, reason)
 
     def _note_start(self, task_id: str, now: datetime, is_written: bool) -> None:
         self._running[task_id] = (time.monotonic(), now, is_written)
@@ -225,7 +341,8 @@ class ToolboxBackend(BaseBackend):
         if not self._extended:
             return row
         row["name"] = getattr(request, "task", None)
-        row["queue"] = (getattr(request, "delivery_info", None) or {}).get("routing_key")
+        queue = (getattr(request, "delivery_info", None) or {}).get("routing_key")
+        row["queue"] = queue and plain_routing_key(queue)
         stamps = getattr(request, "stamps", None)
         if stamps:
             names = request.stamped_headers or ()
@@ -233,12 +350,17 @@ class ToolboxBackend(BaseBackend):
             self._prepare_redaction()
             if self._redact_headers is not None:
                 kept = self._redact_headers(kept)
-            row["stamps"] = ensure_bytes(
-                self.encode({"stamped_headers": list(names), "stamps": kept})
-            )
+            row["stamps"] = self._encoded({"stamped_headers": list(names), "stamps": kept})
         if self._keeps_args and hasattr(request, "args"):  # not for an unregistered task
             row["args"], row["kwargs"] = self._arguments(request)
         return row
+
+    def _encoded(self, stamps: dict[str, Any]) -> bytes | None:
+        try:
+            return bytes(ensure_bytes(self.encode(stamps)))
+        except Exception as exc:  # of a serializer that tasks have and results do not
+            logger.warning("The stamps of a task are not stored: %s", brief(exc))
+            return None
 
     def _prepare_redaction(self) -> None:
         if not self._is_prepared:
@@ -264,23 +386,25 @@ class ToolboxBackend(BaseBackend):
         args, kwargs = (one if len(one) <= self._max_args else None for one in encoded)
         return args, kwargs
 
-    def _store_attempt(self, row: dict[str, Any], result: Any, request: Any, now: datetime) -> None:
+    def _store_attempt(
+        self, row: dict[str, Any], result: Any, request: Any, now: datetime, comes_back: bool
+    ) -> None:
         retries = getattr(request, "retries", None) or 0
         failed = row["status"] in states.EXCEPTION_STATES
         started = row["date_started"]
+        if started is None and row["runtime"] is not None:
+            started = now - timedelta(seconds=row["runtime"])
         self.store.write_attempt(
             {
                 "task_id": row["task_id"],
-                "place": min(retries, MAX_ATTEMPTS),
+                "place": None if comes_back else min(retries, MAX_ATTEMPTS),
                 "retries": retries,
                 "state": row["status"],
                 "worker": getattr(request, "hostname", None),
                 "started_at": started and started.replace(tzinfo=timezone.utc),
                 "ended_at": now.replace(tzinfo=timezone.utc),
                 "runtime": row["runtime"],
-                "error": harmless(describe_error(result)[:MAX_ERROR])
-                if failed and result
-                else None,
+                "error": describe_error(result)[:MAX_ERROR] if failed and result else None,
             }
         )
 
@@ -305,8 +429,9 @@ class ToolboxBackend(BaseBackend):
                 row[key] = row[key].replace(tzinfo=timezone.utc)
         if stamps is not None:
             found = self._decoded(stamps)
-            row["stamped_headers"] = found.get("stamped_headers")
-            row.update(found.get("stamps") or {})
+            # A stamp may have any name; the result's own fields stay what they are.
+            own = {"stamped_headers": found.get("stamped_headers"), **row}
+            row = {**(found.get("stamps") or {}), **own}
         if isinstance(row["result"], BaseException):  # a pickle that was not opened
             return row
         meta: dict[str, Any] = self.meta_from_decoded(row)

@@ -58,6 +58,7 @@ def setup_app(app: Any, throw: bool = True) -> None:
         lengthen_short_delays,
         stop_warm,
         fail_unsendable,
+        tell_pool,
         declare_topology,
         make_tables,
     )
@@ -189,6 +190,13 @@ def fail_unsendable(app: Any) -> None:
     from .handover import FailUnsendable  # the worker's part of Celery
 
     app.steps["worker"].add(FailUnsendable)
+
+
+def tell_pool(app: Any) -> None:
+    """Add the step that ends the pool's waits for the database when the worker stops."""
+    from .stopping import TellPool  # the worker's part of Celery
+
+    app.steps["worker"].add(TellPool)
 
 
 def set_up_logging(app: Any) -> None:
