@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
+import pydantic
 import pytest
+from billiard.exceptions import TimeLimitExceeded
 from celery import Celery, states
 from celery.exceptions import NotRegistered
 from celery.exceptions import TimeoutError as CeleryTimeoutError
@@ -20,6 +23,7 @@ from sqlalchemy import func, insert, select, text, update
 
 from cadasta.workertoolbox import Ledger, LedgerError
 from cadasta.workertoolbox.database import make_engine
+from cadasta.workertoolbox.messages import TaskRecord
 from cadasta.workertoolbox.results import ToolboxBackend
 from cadasta.workertoolbox.schema import MAX_ATTEMPTS, attempt, taskmeta
 
@@ -29,6 +33,11 @@ class Stubborn(Exception):
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
+
+
+class Payment(pydantic.BaseModel):
+    card: int
+    much: list[int]
 
 
 def request(**fields: Any) -> Any:
@@ -157,6 +166,140 @@ class ResultContract:
         meta = backend.get_task_meta("a")
         assert (meta["stamped_headers"], meta["tenant"]) == (["tenant"], ["x"])
         assert "other" not in meta
+
+    @pytest.mark.parametrize(
+        "name",
+        ["result", "status", "task_id", "traceback", "children", "date_done", "name", "args"]
+        + ["kwargs", "worker", "retries", "queue", "stamped_headers", "date_started", "runtime"],
+    )
+    def test_a_stamp_named_as_a_field(
+        self, backend: ToolboxBackend, app: Celery, name: str
+    ) -> None:
+        backend.store_result("plain", 6, states.SUCCESS, request=request())
+        stamped = request(stamps={name: "vip", "mine": [1]}, stamped_headers=[name, "mine"])
+        backend.store_result("a", 6, states.SUCCESS, request=stamped)
+        plain, meta = backend.get_task_meta("plain"), backend.get_task_meta("a")
+        assert AsyncResult("a", app=app).get(timeout=5) == 6
+        assert (meta["mine"], meta["stamped_headers"]) == ([1], [name, "mine"])
+        moving = {"task_id", "date_done", "stamped_headers"}
+        assert {key: meta[key] for key in plain.keys() - moving} == {
+            key: plain[key] for key in plain.keys() - moving
+        }
+        assert meta["task_id"] == "a" and isinstance(meta["date_done"], datetime)
+
+    def test_stamps_that_are_no_json(self, backend: ToolboxBackend) -> None:
+        stamped = request(stamps={"tenant": object()}, stamped_headers=["tenant"])
+        backend.store_result("a", 1, states.SUCCESS, request=stamped)
+        assert backend.get_result("a") == 1
+
+    @pytest.mark.parametrize("length", [155, 156, 300, 20_000])
+    def test_what_is_longer_than_its_column(
+        self, backend: ToolboxBackend, app: Celery, url: str, length: int
+    ) -> None:
+        def cut(text: str, most: int = 155) -> str:
+            return text if len(text) <= most else text[: most - 3] + "..."
+
+        long, other = "x" * length, "x" * (length - 1) + "y"
+        asked = request(
+            task="name" + long, hostname="worker" + long, delivery_info={"routing_key": "q" + long}
+        )
+        for task_id, value in ((long, 1), (other, 2)):
+            backend.store_result(task_id, {}, states.STARTED, request=asked)
+            backend.store_result(task_id, ValueError(), states.RETRY, request=asked)
+            backend.store_result(task_id, value, states.SUCCESS, request=asked)
+        backend.store_result("z", {}, "S" * length, request=asked)
+        found = AsyncResult(long, app=app)
+        assert (found.get(timeout=5), AsyncResult(other, app=app).get(timeout=5)) == (1, 2)
+        assert (found.name, found.worker) == (cut("name" + long), cut("worker" + long))
+        assert (found.queue, found.id) == (cut("q" + long), long)
+        assert backend.get_task_meta(long)["task_id"] == long
+        assert backend.get_state("z") == cut("S" * length, 50)
+        assert {one[0] for one in backend.get_many([other, long])} == {other, long}
+        group = GroupResult(long, [found], app=app)
+        group.save()
+        assert GroupResult.restore(other, app=app) is None
+        assert GroupResult.restore(long, app=app) == group
+        with Ledger(url) as ledger:
+            assert [one.worker for one in ledger.attempts(long)] == [cut("worker" + long)]
+        group.delete()
+        backend.forget(long)
+        assert backend.get_state(long) == states.PENDING
+        assert backend.get_state(other) == states.SUCCESS
+
+    @pytest.mark.parametrize("odd", ["a\0b", "a\ud800b", "задача", "💥"])
+    def test_odd_text_everywhere(self, backend: ToolboxBackend, app: Celery, odd: str) -> None:
+        asked = request(
+            task=odd,
+            hostname=odd,
+            delivery_info={"routing_key": odd},
+            args=[odd],
+            kwargs={odd: odd},
+        )
+        backend.store_result(odd, {}, states.STARTED, request=asked)
+        backend.store_result(odd, ValueError(odd), states.RETRY, traceback=odd, request=asked)
+        backend.store_result(odd, ValueError(odd), states.FAILURE, traceback=odd, request=asked)
+        found = AsyncResult(odd, app=app)
+        assert (found.state, repr(found.result)) == (states.FAILURE, repr(ValueError(odd)))
+        assert found.args == [odd]
+        backend.store_result(odd + "2", odd, states.SUCCESS, request=asked)
+        assert backend.get_result(odd + "2") == odd
+
+    def test_the_plain_name_of_a_delayed_tasks_queue(self, backend: ToolboxBackend) -> None:
+        key = ".".join("0" * 26) + ".1.0." + "q" * 100
+        asked = request(delivery_info={"routing_key": key})
+        backend.store_result("a", {}, states.STARTED, request=asked)
+        assert backend.get_task_meta("a")["queue"] == "q" * 100
+
+    def test_runs_that_are_delivered_again_after_their_time_limit(
+        self, backend: ToolboxBackend, app: Celery, url: str
+    ) -> None:
+        @app.task(name="slow", shared=False, acks_late=True, acks_on_failure_or_timeout=False)
+        def slow() -> None: ...
+
+        asked = request(task="slow", chord=None, chain=[slow.s()], errbacks=[slow.s()])
+        for _ in range(4):
+            backend.store_result("a", {}, states.STARTED, request=asked)
+            backend.mark_as_failure("a", TimeLimitExceeded(2.0), request=asked)
+            assert backend.get_state("a") == states.RETRY
+        backend.store_result("a", {}, states.STARTED, request=asked)
+        assert backend.get_state("a") == states.STARTED
+        backend.store_result("a", 5, states.SUCCESS, request=asked)
+        with Ledger(url) as ledger:
+            ledger.record([TaskRecord(task_id="a", name="slow")])
+            found, task = ledger.attempts("a"), ledger.get("a")
+        assert [one.state for one in found] == ["RETRY"] * 4 + ["SUCCESS"]
+        assert [one.runtime for one in found[:4]] == [2.0] * 4
+        assert all("TimeLimitExceeded" in str(one.error) for one in found[:4])
+        assert task is not None and task.ran is not None and task.ran < 2
+        early = request(task="other", chord=None, chain=None, errbacks=None)
+        backend.mark_as_failure("b", TimeLimitExceeded(2.0), request=early)
+        assert backend.get_state("b") == states.FAILURE
+
+    @pytest.mark.parametrize("rule", [{"MONITOR_REDACT": ["card"]}, {"MONITOR_STORE_ARGS": False}])
+    def test_inputs_that_pydantic_shows(self, url: str, rule: dict[str, Any]) -> None:
+        def stored(**settings: Any) -> str:
+            app = Celery("pydantic", backend=f"toolbox+{url}", set_as_current=False)
+            app.conf.update(result_extended=True, task_store_eager_result=True, **settings)
+
+            task_id = uuid4().hex
+
+            @app.task(name=f"pay {task_id}", pydantic=True, shared=False)
+            def pay(payment: Payment) -> None: ...
+
+            wrong = {"card": "4111 1111], input_type=int]\n 1111", "much": ["5", "4222x"]}
+            pay.apply(kwargs={"payment": wrong}, task_id=task_id)
+            with app.backend.store.engine.connect() as connection:
+                row = connection.execute(
+                    select(taskmeta).where(taskmeta.c.task_id == task_id)
+                ).one()
+            app.backend.store.engine.dispose()
+            assert row.status == states.FAILURE
+            return f"{row.result} {row.traceback}"
+
+        hidden = stored(**rule)
+        assert "4111" not in hidden and "4222x" not in hidden
+        assert "valid integer" in hidden and "input_type=str" in hidden
+        assert "4222x" in stored()
 
     def test_groups(self, backend: ToolboxBackend, app: Celery) -> None:
         group = GroupResult("g", [AsyncResult(name, app=app) for name in "abc"], app=app)

@@ -17,6 +17,7 @@ from . import migrations
 from .database import database_url, make_engine, mask_url, same_database
 from .errors import LedgerError
 from .failures import ledger_error
+from .fitting import key
 from .ledger_results import Results
 from .ledger_values import (
     PENDING,
@@ -207,7 +208,7 @@ class Ledger:
     def get(self, task_id: str) -> Task | None:
         """Return one task with its outcome, or None if it was never recorded."""
         with self._using("read the ledger"):
-            found = self._read(self._tasks().where(task.c.task_id == task_id))
+            found = self._read(self._tasks().where(task.c.task_id == key(task_id)))
         return found[0] if found else None
 
     def attempts(self, task_id: str) -> tuple[Attempt, ...]:
@@ -217,13 +218,14 @@ class Ledger:
         Of a task with more than 100 retries, the later ones but the last are left out.
         """
         with self._using("read the ledger"):
-            found = self._results.attempts(task_id)
-        if found:
+            found = self._results.attempts(key(task_id))
+        if found and found[-1].state != "RETRY":
             return found
         last = self.get(task_id)
         if last is None or not last.is_final:
-            return ()
+            return found
         return (
+            *found,
             Attempt(
                 last.retries,
                 last.state,
@@ -271,7 +273,7 @@ class Ledger:
             if queue is not None:
                 query = query.where(task.c.queue == queue)
             if root_id is not None:
-                query = query.where(queries.is_member(root_id))
+                query = query.where(queries.is_member(key(root_id)))
             if since is not None:
                 query = query.where(task.c.published_at >= _aware(since, "since"))
             if until is not None:
@@ -296,6 +298,7 @@ class Ledger:
 
     def workflow(self, root_id: str) -> Workflow | None:
         """Return the whole workflow of a task (any of its tasks), or None if it is unknown."""
+        root_id = key(root_id)
         with self._using("read the ledger"):
             with self._engine.connect() as connection:
                 known = select(task.c.root_id).where(task.c.task_id == root_id)

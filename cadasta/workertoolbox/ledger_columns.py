@@ -15,13 +15,11 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from . import schema
+from .fitting import ID_LENGTH, key
 from .jsontext import dump, harmless
 from .messages import TaskRecord
 
 Values = Sequence[Any]
-
-#: The longest task id, in characters, here as in Celery's result table.
-ID_LENGTH = 155
 
 
 class Merged(NamedTuple):
@@ -85,14 +83,24 @@ def _encodable(text: str) -> bool:
     return True
 
 
+_harmless = _text(None)
+
+
 def _key(column: Values) -> Values:
     # Not made to fit, as other texts are: two ids must not become one.
     if not all(column):
         raise ValueError("the task id is empty")
     if max(map(len, column)) > ID_LENGTH:
         raise ValueError(f"the task id has more than {ID_LENGTH} characters")
-    if _text(None)(column) is not column:
+    if _harmless(column) is not column:
         raise ValueError("the task id has characters that databases refuse")
+    return column
+
+
+def _other_ids(column: Values) -> Values:
+    column = _harmless(column)
+    if max(len(value) for value in column if value is not None) > ID_LENGTH:
+        column = [None if value is None else key(value) for value in column]
     return column
 
 
@@ -118,6 +126,9 @@ def _flags(column: Values) -> Values:
 
 _CLEANERS: dict[str, Callable[[Values], Values]] = {
     "task_id": _key,
+    "root_id": _other_ids,
+    "parent_id": _other_ids,
+    "group_id": _other_ids,
     "stamps": _objects,
     "headers": _objects,
     "properties": _objects,

@@ -144,7 +144,8 @@ def attempts_of(kept: TableClause, task_id: str) -> Select[Any]:
     """Return the selection of the fields of each :class:`~.ledger_values.Attempt` of a task."""
     fields = ("retries", "state", "worker", "started_at", "ended_at", "runtime", "error")
     chosen = select(*(kept.c[field] for field in fields)).where(kept.c.task_id == task_id)
-    return chosen.order_by(kept.c.place)
+    # Places below 0 are of messages that were delivered again, after a hard time limit.
+    return chosen.order_by(kept.c.retries, kept.c.ended_at, kept.c.place)
 
 
 def in_states(results: TableClause, dialect: Dialect, states: Iterable[str]) -> ColumnElement[bool]:

@@ -70,8 +70,8 @@ _PROTOCOL_HEADERS = frozenset(
     " x-last-death-exchange x-last-death-queue x-last-death-reason x-delivery-count"
     " x-acquired-count toolbox_published_at toolbox_properties toolbox_queue".split()
 )
-#: The longest id and name that the ledger stores, in characters.
-MAX_NAME = 155
+#: The longest task id that the ledger stores, in characters; a longer name is cut.
+MAX_ID = 155
 #: The longest repr of arguments that is kept, in characters.
 MAX_REPR = 1024
 #: The largest JSON text of custom headers, stamps or properties that is kept, in characters.
@@ -136,6 +136,8 @@ def decode(
         fields = _protocol_1(body, content_type)
         args, kwargs, parsed = fields.get("args") or [], fields.get("kwargs") or {}, True
     task_id = _name(fields.get("id"), "id")
+    if len(task_id) > MAX_ID:
+        raise MessageError(f"the task message's id has {len(task_id)} characters of {MAX_ID}")
     name = _name(fields.get("task"), "task name")
     stored = _stored_arguments(name, args, kwargs, parsed, fields, limits)
     time_limit, soft_time_limit = _pair(fields.get("timelimit"))
@@ -287,8 +289,6 @@ def _queue(headers: Mapping[str, Any], exchange: Any, routing_key: Any) -> str |
 def _name(value: Any, what: str) -> str:
     if not isinstance(value, str) or not value:
         raise MessageError(f"the task message's {what} is {_cut(repr(value), 80)}, not a text")
-    if len(value) > MAX_NAME:
-        raise MessageError(f"the task message's {what} has {len(value)} characters of {MAX_NAME}")
     return value
 
 

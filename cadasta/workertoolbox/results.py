@@ -281,7 +281,7 @@ class ToolboxBackend(BaseBackend):
             "date_started": now if state == states.STARTED else known and known[1],
             "runtime": ran,
         }
-        if known is not None and (is_final or state == states.RETRY):
+        if ran is None and known is not None and (is_final or state == states.RETRY):
             row["runtime"] = time.monotonic() - known[0]
         if state == states.RETRY or (is_final and getattr(request, "retries", None)):
             self._store_attempt(row, result, request, now, comes_back=ran is not None)

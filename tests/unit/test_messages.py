@@ -100,7 +100,7 @@ def test_a_broken_body_costs_the_arguments_only(body: bytes) -> None:
         ({"task": "t", "id": 5}, "id is 5"),
         ({"task": "t", "id": ""}, "id is ''"),
         ({"task": None, "id": "i"}, "task name is None"),
-        ({"task": "t" * 156, "id": "i"}, "156 characters"),
+        ({"task": "t", "id": "i" * 156}, "156 characters"),
         ({"task": "t", "id": "i" * 200}, "200 characters"),
         ({}, "neither headers nor body"),
         (None, "neither headers nor body"),

@@ -75,7 +75,8 @@ def test_what_is_no_task_message_leaves_no_body_where_arguments_are_hidden(
 ) -> None:
     app = make_app(**rule)
     with monitoring(app, interval=0.02):
-        app.send_task("t" * 200, (SECRET,), headers={"passphrase": SECRET, "tenant": 5})
+        headers = {"passphrase": SECRET, "tenant": 5}
+        app.send_task("t", (SECRET,), task_id="i" * 200, headers=headers)
         rows = wait_until(lambda: undecodable(tmp_path), what="a row")
     assert len(rows) == 1
     assert (SECRET in str(rows), rows[0].body) == ("MONITOR_REDACT" not in rule, None)
