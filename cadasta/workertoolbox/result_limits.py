@@ -21,7 +21,8 @@ SHORT_MESSAGE, SHORT_TRACEBACK = 2000, 10_000
 _INPUT = re.compile(r"input_value=(?:.|\n)*?, (input_type=[^\]\n]*\])(?=\n|$)")
 #: What stands in the place of a hidden value.
 HIDDEN = "***"
-_ESCAPED = re.compile(rb"[\\'\"\0\n\r\x1a]")
+#: What MySQL's drivers write as two bytes.
+_ESCAPED = (b"\\", b"'", b'"', b"\0", b"\n", b"\r", b"\x1a")
 #: What tells more about a result and need not be there.
 _EXTRAS = ("args", "kwargs", "stamps", "children", "traceback")
 #: PostgreSQL's names of character sets where Python's are others.
@@ -66,7 +67,7 @@ def statement_size(row: dict[str, Any], driver: str) -> int:
         if driver == "psycopg2" and isinstance(value, bytes):
             size += 2 * len(data)  # in hexadecimal
         elif driver in ("pymysql", "mysqldb", "mysqlconnector"):
-            size += len(data) + sum(1 for _ in _ESCAPED.finditer(data))
+            size += len(data) + sum(data.count(one) for one in _ESCAPED)
         else:
             size += len(data)
     return size

@@ -45,7 +45,7 @@ CHUNK = 500
 #: Seconds that one statement waits for another process on SQLite; then the write is tried again.
 SQLITE_WAIT = 8
 #: Bytes of a result above which its statement is measured before it is sent.
-LARGE = 2**27
+LARGE = 2**18
 #: Bytes up to which every MySQL server takes a statement.
 SMALL = 2**14
 DIALECTS = ("postgresql", "sqlite", "mysql", "mariadb")
@@ -207,14 +207,18 @@ class ResultStore:
             return None
 
     def _check_size(self, values: dict[str, Any]) -> None:
-        # PostgreSQL hangs up, or runs out of memory, where it gets more.
-        if self.engine.dialect.name != "postgresql" or len(values["result"] or b"") < LARGE:
+        # Both hang up where they get more, as they do when they stop; MySQL after seconds.
+        if len(values["result"] or b"") + len(values.get("traceback") or "") < LARGE:
             return
         size = statement_size(values, self.engine.dialect.driver)
-        if size > POSTGRESQL_LIMIT:
-            raise ResultError(
-                f"it takes {size:,} bytes, and PostgreSQL's limit is {POSTGRESQL_LIMIT:,}"
-            )
+        if self.engine.dialect.name == "postgresql":
+            name, limit = "PostgreSQL's limit", POSTGRESQL_LIMIT
+        elif self.engine.dialect.name in ("mysql", "mariadb"):
+            name, limit = "max_allowed_packet of the server", self._packet_limit() or size
+        else:
+            return
+        if size > limit:
+            raise ResultError(f"it takes {size:,} bytes, and {name} is {limit:,}")
 
     def _run_often(self, name: str, values: dict[str, Any]) -> int:
         tables = self.tables

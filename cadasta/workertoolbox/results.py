@@ -319,7 +319,7 @@ class ToolboxBackend(BaseBackend):
             if not reason:
                 raise
             raise ResultError(
-                f"The {state} of task {task_id} cannot be stored: {reason}. Return less, or keep "
+                f"The result of task {task_id} cannot be stored: {reason}. Return less, or keep "
                 "it elsewhere and return where it is."
             ) from again
         logger.warning("Of task %s only the short %s is stored: %s", task_id, state, reason)
