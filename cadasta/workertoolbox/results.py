@@ -22,10 +22,12 @@ from celery.exceptions import BackendStoreError, Reject
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import result_from_tuple
 from celery.utils.time import maybe_timedelta
+from kombu.exceptions import EncodeError
 from kombu.utils.encoding import ensure_bytes
+from sqlalchemy.exc import SQLAlchemyError
 
 from . import stopping
-from .errors import ConfigError, ResultError
+from .errors import ConfigError, ResultError, ToolboxError
 from .failures import brief, is_missing_table, is_passing
 from .redaction import make_redaction
 from .result_limits import hide_inputs, shortened, without_extras
@@ -207,6 +209,9 @@ class ToolboxBackend(BaseBackend):
                 logger.error("The retry of task %s is not noted: %s", task_id, brief(cause))
             else:
                 self._give_up(task_id, state, exc)
+                if not isinstance(exc, EncodeError):  # which fails the task, and is told there
+                    outcome = "The %s of task %s is not stored: %s"
+                    logger.error(outcome, state, task_id, brief(cause))
                 raise
             return result
 
@@ -247,9 +252,14 @@ class ToolboxBackend(BaseBackend):
                 seconds = exc.args[0] if exc.args else None
                 self.store_result(task_id, exc, states.RETRY, traceback, request, ran=seconds)
             return
-        super().mark_as_failure(
-            task_id, exc, traceback, request, store_result, call_errbacks, state
-        )
+        tell = super().mark_as_failure
+        try:
+            tell(task_id, exc, traceback, request, store_result, call_errbacks, state)
+        except (BackendStoreError, SQLAlchemyError, ToolboxError):
+            if not stopping.is_worker() or get_current_worker_task() is not None:
+                raise
+            # Raised in the worker's main process, it would leave the message without an answer.
+            tell(task_id, exc, traceback, request, False, call_errbacks, state)
 
     def _comes_back(self, request: Any) -> bool:
         task = self.app.tasks.get(getattr(request, "task", None))

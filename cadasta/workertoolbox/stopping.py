@@ -31,6 +31,11 @@ def watch() -> None:
     end()
 
 
+def is_worker() -> bool:
+    """Tell whether this is a worker's process: the main one, or one of its pool."""
+    return _shared is not None
+
+
 def end(**_: Any) -> None:
     """Forget the stop: who goes on in this process, such as a test, is no worker any more."""
     if _shared is not None:

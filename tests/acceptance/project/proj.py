@@ -104,3 +104,16 @@ def sleep(seconds: float) -> float:
     note("sleeping", seconds)
     time.sleep(seconds)
     return seconds
+
+
+@app.task(
+    name="export.hang", bind=True, acks_late=True, acks_on_failure_or_timeout=False, time_limit=1
+)
+def hang(self: Any, runs: int) -> int:
+    """Hang, but for the last of so many runs."""
+    note("hanging", self.request.id)
+    with open(os.path.join(os.environ["NOTES"], "hanging")) as notes:
+        run = notes.read().count(self.request.id)
+    if run < runs:
+        time.sleep(60)
+    return run
