@@ -18,6 +18,7 @@ from tests.services import (
     MotoServer,
     PrivatePostgres,
     PrivateRabbitMQ,
+    PrivateRedis,
     Process,
     Server,
     VhostPool,
@@ -192,6 +193,12 @@ def postgres_server() -> Iterator[Server]:
 def rabbitmq_server() -> Iterator[Server]:
     """The server behind ``private_rabbitmq``."""
     yield from _private(PrivateRabbitMQ)
+
+
+@pytest.fixture
+def private_redis() -> Iterator[Server]:
+    """An empty Redis that runs and that the test may stop, freeze or demote."""
+    yield from _private(PrivateRedis)
 
 
 @pytest.fixture
