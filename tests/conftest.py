@@ -35,6 +35,7 @@ FIXTURE_SERVICES = {
     "postgres_url": "postgres",
     "private_postgres": "postgres",
     "redis_url": "redis",
+    "private_redis": "redis",
     "mariadb_url": "mariadb",
     "sqs_endpoint": "sqs",
 }

@@ -54,12 +54,15 @@ class ConnectionMixin:
         seconds: float | None = getattr(self, "socket_connect_timeout", None)
         return seconds or self.socket_timeout
 
-    def connect_check_health(self, *args: Any, **kwargs: Any) -> Any:
+    def connect_check_health(self: Any, *args: Any, **kwargs: Any) -> Any:
         """Connect; as ``connect``."""
         try:
             return super().connect_check_health(*args, **kwargs)  # type: ignore[misc]
         except exceptions.TimeoutError as exc:
-            raise ConnectTimeoutError(str(exc)) from exc
+            raise ConnectTimeoutError(
+                f"Redis did not answer within {self.connect_timeout or 0:g} seconds of connecting: "
+                f"{exc}"
+            ) from exc
 
     def on_connect_check_health(self, *args: Any, **kwargs: Any) -> Any:
         """Say hello; a server that stands still takes connections all the same."""
