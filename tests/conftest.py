@@ -18,6 +18,7 @@ from tests.services import (
     MotoServer,
     PrivatePostgres,
     PrivateRabbitMQ,
+    PrivateRedis,
     Process,
     Server,
     VhostPool,
@@ -34,6 +35,7 @@ FIXTURE_SERVICES = {
     "postgres_url": "postgres",
     "private_postgres": "postgres",
     "redis_url": "redis",
+    "private_redis": "redis",
     "mariadb_url": "mariadb",
     "sqs_endpoint": "sqs",
 }
@@ -192,6 +194,12 @@ def postgres_server() -> Iterator[Server]:
 def rabbitmq_server() -> Iterator[Server]:
     """The server behind ``private_rabbitmq``."""
     yield from _private(PrivateRabbitMQ)
+
+
+@pytest.fixture
+def private_redis() -> Iterator[Server]:
+    """An empty Redis that runs and that the test may stop, freeze or demote."""
+    yield from _private(PrivateRedis)
 
 
 @pytest.fixture

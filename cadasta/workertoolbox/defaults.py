@@ -128,6 +128,12 @@ TRANSPORT_AMQP: dict[str, Default] = {
     ),
 }
 TRANSPORT_REDIS: dict[str, Default] = {
+    "confirm_timeout": Default(
+        30.0, "delay() raises where Redis takes a message and does not answer."
+    ),
+    "socket_timeout": Default(
+        30.0, "Workers notice that Redis does not answer; waiting for a message is not cut short."
+    ),
     "socket_connect_timeout": Default(5.0, "delay() raises where the host does not answer."),
     "socket_keepalive": Default(True, "A connection that a firewall dropped is noticed."),
 }

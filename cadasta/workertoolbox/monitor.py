@@ -93,7 +93,9 @@ class Monitor:
             connection = self._connection()
             try:
                 connection.ensure_connection(
-                    max_retries=max(1, len(connection.alt) - 1), reraise_as_library_errors=False
+                    errback=self._stop_trying,
+                    max_retries=max(1, len(connection.alt) - 1),
+                    reraise_as_library_errors=False,
                 )
                 retry.reset()
                 logger.info("Recording %s of %s", self.queue.name, self._broker_uri())
@@ -107,6 +109,11 @@ class Monitor:
         self._writer.stop()
         logger.info("Stopped; %d messages recorded", self.recorded)
 
+    def _stop_trying(self, exc: Exception, interval: float) -> None:
+        """Called with what a vain attempt to connect raised."""
+        if self._stopping.is_set():
+            raise exc
+
     def _broker_uri(self) -> str:
         # The connection in use names the class of its transport.
         return str(self.app.connection_for_read().as_uri())
@@ -119,9 +126,10 @@ class Monitor:
         kind = connection.transport_cls
         driver = connection.get_transport_cls()
         if driver.driver_type == "redis":
-            from .monitor_redis import transport_for  # redis is optional
+            from .monitor_redis import limits, transport_for  # redis is optional
 
             connection.transport_cls = transport_for(driver)
+            options.update(limits(connection.transport_options))
             options["visibility_timeout"] = VISIBILITY_TIMEOUT
         elif driver.driver_type == "sqs":
             from .monitor_sqs import Transport  # boto3 takes a second

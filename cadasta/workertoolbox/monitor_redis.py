@@ -10,6 +10,7 @@ that is given back goes to the monitor queue alone.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from hashlib import sha1
 from typing import Any
@@ -17,10 +18,16 @@ from typing import Any
 import redis
 from kombu.transport import virtual
 
+logger = logging.getLogger(__name__)
+
 #: Seconds between two looks at an empty queue.
 POLL_INTERVAL = 0.1
 #: Seconds between two looks for messages of a monitor that died.
 RESTORE_INTERVAL = 5.0
+
+#: Seconds that Redis may take to answer. A monitor waits for two such answers at most before it
+#: ends; what it did not hear of is given to it again.
+ANSWER_TIMEOUT = 3.0
 
 #: KEYS: unacked hash, index, then the queue's lists by priority. ARGV: now, most messages.
 TAKE = """
@@ -133,7 +140,11 @@ class ChannelMixin:
 
     def close(self: Any) -> None:
         if not self.closed and self._qos is not None and self._active_queues:
-            self._qos.restore_unacked_once()
+            try:
+                self._qos.restore_unacked_once()
+            except Exception as exc:  # they are given back after ``visibility_timeout``
+                logger.debug("Giving messages back failed: %s", type(exc).__name__)
+                self._qos._delivered.clear()
         super().close()  # type: ignore[misc]
 
 
@@ -151,6 +162,12 @@ class TransportMixin:
             if left <= 0:
                 raise TimeoutError
             time.sleep(min(POLL_INTERVAL, left))
+
+
+def limits(options: dict[str, Any]) -> dict[str, float]:
+    """The monitor's transport options that differ from the user's ``options``."""
+    names = ("socket_timeout", "socket_connect_timeout")
+    return {name: min(options.get(name) or ANSWER_TIMEOUT, ANSWER_TIMEOUT) for name in names}
 
 
 def transport_for(transport_cls: type) -> type:

@@ -1,87 +1,250 @@
-"""kombu's Redis transport, with all copies of a publish in one transaction and one round trip.
+"""kombu's Redis transport, with all copies of a publish in one step and in one round trip.
 
 kombu asks Redis for the exchange's bindings with each publish and then pushes one copy after the
 other. A publisher that dies in between leaves a task that runs and is not recorded; and each
-publish waits three times where one wait is enough.
+publish waits three times where one wait is enough. Here a script on the server pushes all copies,
+if the bindings are still those that the publisher last read; else it returns them, and nothing is
+pushed. So a queue counts from the moment at which any process has bound it.
+
+A Redis that answers nothing does not hold a publisher for ever, and what it may have is not
+published again.
 """
 
 from __future__ import annotations
 
 import logging
 import ssl
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha1
 from typing import Any
 
 from kombu.transport import redis as kombu_redis
+from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
+from redis import exceptions
+
+from .errors import UnconfirmedError
+from .redis_connection import ConnectTimeoutError, bounded
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for which the bindings that other processes have declared are believed.
-BINDINGS_TTL = 5.0
+#: KEYS: the exchange's bindings, the lists to push to, the lists whose expiry begins anew.
+#: ARGV: the message, how many lists to push to, the hash of the bindings that the publisher knows
+#: (empty: any), the expiries in milliseconds. It returns the bindings where they are others. Redis
+#: lists a set's members in one order until the set changes or moves; then they are read once more.
+PUBLISH = """
+if ARGV[3] ~= '' then
+  local bindings = redis.call('SMEMBERS', KEYS[1])
+  if redis.sha1hex(table.concat(bindings, ' ')) ~= ARGV[3] then return bindings end
+end
+local last = 1 + tonumber(ARGV[2])
+for i = 2, last do
+  local done = redis.pcall('LPUSH', KEYS[i], ARGV[1])
+  if type(done) == 'table' then return done end
+end
+for i = last + 1, #KEYS do redis.call('PEXPIRE', KEYS[i], ARGV[3 + i - last]) end
+return 1
+"""
+PUBLISH_HASH = sha1(PUBLISH.encode(), usedforsecurity=False).hexdigest()
+#: In place of the hash of bindings that are not known.
+UNKNOWN = "-"
+#: How often bindings are read anew that change meanwhile; after it the message goes where the last
+#: ones say, as with kombu's transport.
+READINGS = 3
 
 
 class ChannelMixin:
     """What differs from kombu's channel."""
 
+    #: Seconds that a publish may wait for Redis; the transport option of this name.
+    confirm_timeout: float | None = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._tables: dict[str, tuple[float, list[Any]]] = {}
+        #: By exchange: what Redis said of its bindings, hashed and read.
+        self._tables: dict[str, tuple[str, list[Any]]] = {}
+        self._shared: tuple[Any, Any] = (None, None)
         super().__init__(*args, **kwargs)
 
+    # -- publishing
+
     def basic_publish(
-        self: Any, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any
+        self: Any,
+        message: dict[str, Any],
+        exchange: str,
+        routing_key: str,
+        confirm_timeout: float | None = None,
+        **kwargs: Any,
     ) -> Any:
+        """Put a message into all its queues at once.
+
+        Args:
+            confirm_timeout: seconds to wait for Redis; default: the transport option of this name,
+                and without it for ever.
+
+        Raises:
+            UnconfirmedError: Redis did not answer within ``confirm_timeout``. It is not published
+                again, since Redis may have the message.
+            redis.exceptions.ConnectionError, ConnectTimeoutError: there is no connection, or the
+                server refuses messages for now.
+        """
         batched = kwargs.get("_publish_batch") is not None
-        if not exchange or batched or self.typeof(exchange).type == "fanout":
+        if batched or (exchange and self.typeof(exchange).type == "fanout"):
             return super().basic_publish(message, exchange, routing_key, **kwargs)  # type: ignore[misc]
         self._inplace_augment_message(message, exchange, routing_key)
-        queues = [queue for queue in self._lookup(exchange, routing_key) if queue]
-        if any(queue in self._expires for queue in queues):
-            for queue in queues:
-                self._put(queue, message)
-            return None
-        priority = self._get_message_priority(message, reverse=False)
         payload = dumps(message)
-        with self.conn_or_acquire() as client:
-            if len(queues) == 1:
-                client.lpush(self._q_for_pri(queues[0], priority), payload)
-            elif queues:
-                with client.pipeline(transaction=True) as pipe:
-                    for queue in queues:
-                        pipe.lpush(self._q_for_pri(queue, priority), payload)
-                    pipe.execute()
+        priority = self._get_message_priority(message, reverse=False)
+        limit = confirm_timeout or self.confirm_timeout or None
+        connection = self.pool.get_connection()
+        try:
+            connection.prove_alive()
+            for reading in range(READINGS + 1):
+                known, queues = self._route(exchange, routing_key)
+                if reading == READINGS:
+                    known = ""
+                if self._publish(connection, exchange, queues, priority, payload, known, limit):
+                    break
+        finally:
+            self.pool.release(connection)
         return None
 
+    def _route(self: Any, exchange: str, routing_key: str) -> tuple[str, list[str]]:
+        """The hash of the bindings that are known, and the queues that they lead to."""
+        if not exchange:
+            return "", [routing_key]
+        if exchange not in self._tables:
+            return UNKNOWN, []
+        known, table = self._tables[exchange]
+        table = [*{*table, *self.connection.bound.get(exchange, ())}]
+        queues = self.typeof(exchange).lookup(table, exchange, routing_key, None)
+        if not queues and self.deadletter_queue is not None:
+            queues = self._lookup(exchange, routing_key)
+        return known, [queue for queue in queues if queue]
+
+    def _publish(
+        self: Any,
+        connection: Any,
+        exchange: str,
+        queues: list[str],
+        priority: int,
+        payload: str,
+        known: str,
+        limit: float | None,
+    ) -> bool:
+        """Run the script; False where the bindings were not the known ones, which are read now."""
+        lists = [self._q_for_pri(queue, priority) for queue in queues]
+        expiring = {
+            self._q_for_pri(queue, step): self._expires[queue]
+            for queue in queues
+            if queue in self._expires
+            for step in self.priority_steps
+        }
+        keys = (self.keyprefix_queue % exchange, *lists, *expiring)
+        arguments = (
+            *(len(keys), *(self.global_keyprefix + key for key in keys)),
+            *(payload, len(lists), known, *expiring.values()),
+        )
+        try:
+            try:
+                found = connection.call(limit, "EVALSHA", PUBLISH_HASH, *arguments)
+            except exceptions.NoScriptError:  # a server that has not run it since its start
+                found = connection.call(limit, "EVAL", PUBLISH, *arguments)
+        except ConnectTimeoutError:
+            raise
+        except exceptions.TimeoutError as exc:
+            raise UnconfirmedError(
+                f"Redis did not answer a publish within {limit:g} seconds; it may have the message "
+                f"all the same, so it is not sent again."
+            ) from exc
+        if not isinstance(found, list):
+            return True
+        digest = sha1(b" ".join(found), usedforsecurity=False).hexdigest()
+        table = [tuple(bytes_to_str(member).split(self.sep)) for member in found]
+        self._tables[exchange] = (digest, table)
+        return False
+
+    # -- bindings
+
     def get_table(self: Any, exchange: str) -> list[Any]:
-        """The bindings of ``exchange``: this process's own, and those that Redis holds."""
-        now = time.monotonic()
-        known = self._tables.get(exchange)
-        if known is None or now - known[0] > BINDINGS_TTL:
-            # Redis may have lost them (an eviction, a flush); our own are still true.
-            own = self.state.exchanges.get(exchange, {}).get("table", ())
-            table = {*map(tuple, own), *super().get_table(exchange)}  # type: ignore[misc]
-            known = self._tables[exchange] = (now, list(table))
-        found: list[Any] = known[1]
-        return found
+        """The bindings of ``exchange``: this connection's own, and those that Redis holds."""
+        # Redis may have lost them (an eviction, a flush); our own are still true.
+        return [*{*self.connection.bound.get(exchange, ()), *super().get_table(exchange)}]  # type: ignore[misc]
 
-    def _queue_bind(self: Any, exchange: str, *args: Any) -> None:
-        self._tables.pop(exchange, None)
-        super()._queue_bind(exchange, *args)  # type: ignore[misc]
+    def _queue_bind(self: Any, exchange: str, *meta: Any) -> None:
+        super()._queue_bind(exchange, *meta)  # type: ignore[misc]
+        self.connection.bound.setdefault(exchange, set()).add(tuple(part or "" for part in meta))
 
-    def queue_unbind(self: Any, queue: str, exchange: str = "", *args: Any, **kwargs: Any) -> Any:
-        self._tables.pop(exchange, None)
-        return super().queue_unbind(queue, exchange, *args, **kwargs)  # type: ignore[misc]
+    def queue_unbind(
+        self: Any, queue: str, exchange: str = "", routing_key: str = "", *args: Any, **kwargs: Any
+    ) -> Any:
+        """Undo a binding; kombu's leaves it in Redis."""
+        meta = self.typeof(exchange).prepare_bind(queue, exchange, routing_key, None)
+        member = self.sep.join(part or "" for part in meta)
+        with self.conn_or_acquire() as client:
+            client.srem(self.keyprefix_queue % (exchange,), member)
+            client.srem(self.keyprefix_binding_permanent % (exchange,), member)
+        self._forget(exchange, meta)
+        return super().queue_unbind(queue, exchange, routing_key, *args, **kwargs)  # type: ignore[misc]
 
-    def _delete(self: Any, queue: str, exchange: str, *args: Any, **kwargs: Any) -> Any:
-        self._tables.pop(exchange, None)
-        return super()._delete(queue, exchange, *args, **kwargs)  # type: ignore[misc]
+    def _delete(self: Any, queue: str, exchange: str, *meta: Any, **kwargs: Any) -> Any:
+        self._forget(exchange, meta)
+        return super()._delete(queue, exchange, *meta, **kwargs)  # type: ignore[misc]
+
+    def _forget(self: Any, exchange: str, meta: Any) -> None:
+        self.connection.bound.get(exchange, set()).discard(tuple(part or "" for part in meta[:3]))
+
+    # -- connections
+
+    @contextmanager
+    def conn_or_acquire(self: Any, client: Any = None) -> Iterator[Any]:
+        """A client for commands that do not wait for messages.
+
+        Raises:
+            UnconfirmedError: a command was not answered within ``socket_timeout``.
+        """
+        if self._shared[0] is not self.pool:
+            self._shared = (self.pool, self._create_client())
+        try:
+            yield client or self._shared[1]
+        except ConnectTimeoutError:
+            raise
+        except exceptions.TimeoutError as exc:
+            # kombu would send it again.
+            raise UnconfirmedError(
+                f"Redis did not answer within {self.socket_timeout or 0:g} seconds."
+            ) from exc
+
+    def _connparams(self: Any, asynchronous: bool = False) -> dict[str, Any]:
+        params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
+        params["connection_class"] = bounded(params["connection_class"])
+        if asynchronous and params["socket_timeout"]:
+            # What waits for a message is answered after ``brpop_timeout`` at the latest.
+            waits = self.brpop_timeout
+            params["socket_timeout"] = params["socket_timeout"] + waits if waits else None
+        return params
 
 
 class Channel(ChannelMixin, kombu_redis.Channel):
     """A channel to one Redis server."""
 
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "confirm_timeout")
 
-class Transport(kombu_redis.Transport):
+
+class TransportMixin:
+    """What differs from kombu's transports."""
+
+    # What was not answered is tried again by whoever consumes, and not by a publisher.
+    connection_errors = (*kombu_redis.Transport.connection_errors, UnconfirmedError)
+    recoverable_connection_errors = kombu_redis.Transport.connection_errors
+    recoverable_channel_errors = kombu_redis.Transport.channel_errors
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        #: What this connection has bound: routing key, pattern and queue, by exchange.
+        self.bound: dict[str, set[tuple[str, ...]]] = {}
+        super().__init__(*args, **kwargs)
+
+
+class Transport(TransportMixin, kombu_redis.Transport):
     """The transport to one Redis server."""
 
     Channel = Channel
@@ -104,8 +267,21 @@ class SSLTransport(Transport):
 class SentinelChannel(ChannelMixin, kombu_redis.SentinelChannel):
     """A channel to the master that Redis Sentinel names."""
 
+    from_transport_options = (
+        *kombu_redis.SentinelChannel.from_transport_options,
+        "confirm_timeout",
+    )
+    sentinel_kwargs: dict[str, Any] | None = None
 
-class SentinelTransport(kombu_redis.SentinelTransport):
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
+        # A sentinel that stands still takes connections all the same.
+        limit = self.socket_connect_timeout or self.socket_timeout
+        limits = {"socket_timeout": limit, "socket_connect_timeout": limit}
+        self.sentinel_kwargs = {**limits, **(self.sentinel_kwargs or {})}
+        return super()._sentinel_managed_pool(asynchronous)
+
+
+class SentinelTransport(TransportMixin, kombu_redis.SentinelTransport):
     """The transport to the master that Redis Sentinel names."""
 
     Channel = SentinelChannel

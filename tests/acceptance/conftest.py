@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.deployment import Deployment
 from tests.conftest import StartProcess
-from tests.services import PrivatePostgres, PrivateRabbitMQ
+from tests.services import PrivatePostgres, PrivateRabbitMQ, PrivateRedis
 
 BROKERS = ("rabbitmq", "rabbitmq-quorum", "sqs", "redis", "embedded")
 
@@ -91,6 +91,15 @@ def on_private_rabbitmq(
     """The project on PostgreSQL, with a broker that a test may stop."""
     url, backend = private_rabbitmq.url, f"toolbox+{postgres_url}"
     with closing(Deployment(tmp_path, {"broker_url": url, "result_backend": backend})) as d:
+        yield d
+
+
+@pytest.fixture
+def on_private_redis(private_redis: PrivateRedis, tmp_path: Path) -> Iterator[Deployment]:
+    """The project on SQLite, with a Redis that a test may stop, freeze or demote."""
+    backend = f"toolbox+sqlite:///{tmp_path}/ledger.sqlite3"
+    settings = {"broker_url": private_redis.url, "result_backend": backend}
+    with closing(Deployment(tmp_path, settings)) as d:
         yield d
 
 

@@ -138,7 +138,19 @@ class Server(ABC):
     def stop(self) -> None:
         """Stop it in good order; its data stays."""
         if self._process is not None:
+            if self._process.running:
+                self.thaw()
             self._process.stop(30.0)
+
+    def freeze(self) -> None:
+        """Let it stand still: it takes connections, and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Stop it as a crash would; its data stays."""

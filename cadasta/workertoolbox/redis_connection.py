@@ -1,0 +1,127 @@
+"""redis-py's connections, that neither wait for ever nor take a server that is away for an error.
+
+A Redis whose process or host stands still takes what is sent and answers nothing. One that was
+demoted, loads its data or cannot write them to disk answers each command with an error, on which
+Celery 5.7 ends the worker. Both pass, as a restart does, and both look like a lost connection here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+from redis import exceptions
+
+#: How the errors begin with which a server refuses commands that it will take again, or that
+#: another server takes: a replica, one that loads, has lost its master, its cluster's other nodes,
+#: too many replicas, or the room on its disk, or is busy with a script.
+AWAY = (
+    "READONLY",
+    "LOADING",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "NOREPLICAS",
+    "UNBLOCKED",
+    "MISCONF",
+    "BUSY",
+)
+_AWAY_CLASSES = (exceptions.ReadOnlyError, exceptions.ClusterDownError, exceptions.TryAgainError)
+
+
+class ConnectTimeoutError(exceptions.TimeoutError):
+    """The server did not answer while the connection was made: no command was sent."""
+
+
+class ConnectionMixin:
+    """What differs from redis-py's connections."""
+
+    @contextmanager
+    def waiting(self: Any, seconds: float | None) -> Iterator[None]:
+        """Let what is sent and read meanwhile wait for so many seconds; None: for ever."""
+        self._sock.settimeout(seconds)
+        try:
+            yield
+        finally:
+            if self._sock is not None:
+                self._sock.settimeout(self.socket_timeout)
+
+    @property
+    def connect_timeout(self: Any) -> float | None:
+        """Seconds that what needs no work of the server may take."""
+        seconds: float | None = getattr(self, "socket_connect_timeout", None)
+        return seconds or self.socket_timeout
+
+    def connect_check_health(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """Connect; as ``connect``."""
+        try:
+            return super().connect_check_health(*args, **kwargs)  # type: ignore[misc]
+        except exceptions.TimeoutError as exc:
+            raise ConnectTimeoutError(
+                f"Redis did not answer within {self.connect_timeout or 0:g} seconds of connecting: "
+                f"{exc}"
+            ) from exc
+
+    def on_connect_check_health(self, *args: Any, **kwargs: Any) -> Any:
+        """Say hello; a server that stands still takes connections all the same."""
+        with self.waiting(self.connect_timeout):
+            return super().on_connect_check_health(*args, **kwargs)  # type: ignore[misc]
+
+    def prove_alive(self: Any) -> None:
+        """Connect anew where nobody answers on a connection that was not used for a while."""
+        try:
+            with self.waiting(self.connect_timeout):
+                self.check_health()
+        except (exceptions.ConnectionError, exceptions.TimeoutError):
+            self.disconnect()
+            self.connect()
+
+    def call(self: Any, limit: float | None, *command: Any) -> Any:
+        """Send a command and return its answer.
+
+        Args:
+            limit: seconds that both may take together; None: without end.
+            command: its words.
+
+        Raises:
+            redis.exceptions.TimeoutError: it took longer. The server may have the command.
+        """
+        deadline = limit and monotonic() + limit
+        with self.waiting(limit):
+            self.send_command(*command, check_health=False)
+            if deadline:
+                self._sock.settimeout(max(0.001, deadline - monotonic()))
+            return self.read_response()
+
+    def read_response(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """Read one answer.
+
+        Raises:
+            redis.exceptions.ConnectionError: also where the server refuses commands for now.
+        """
+        try:
+            return super().read_response(*args, **kwargs)  # type: ignore[misc]
+        except exceptions.ResponseError as exc:
+            if not is_away(exc):
+                raise
+            self.disconnect()
+            raise exceptions.ConnectionError(
+                f"Redis refuses commands for now: {type(exc).__name__}: {exc}"
+            ) from exc
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether a server answered with it that takes commands again later, or another server does."""
+    if isinstance(error, _AWAY_CLASSES):
+        return True
+    text = str(error)
+    if isinstance(error, exceptions.ExecAbortError):
+        text = text.partition("because of: ")[2]
+    return text.partition(" ")[0] in AWAY
+
+
+def bounded(connection_class: type) -> type:
+    """The class of connections that does what ``connection_class`` does, and the above."""
+    return type(connection_class.__name__, (ConnectionMixin, connection_class), {})

@@ -1,0 +1,169 @@
+"""A Redis that takes connections and messages and answers nothing, or refuses what it is asked."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+import redis
+from kombu.exceptions import OperationalError
+
+from cadasta.workertoolbox import UnconfirmedError
+from tests.acceptance.deployment import Deployment
+from tests.services import PrivateRedis
+
+#: Seconds after which a test that waits for ever has failed; the limits under test are far below.
+AGES = 60
+
+Silence = Callable[[PrivateRedis], AbstractContextManager[None]]
+
+
+@contextmanager
+def frozen(server: PrivateRedis) -> Iterator[None]:
+    """The process stands still."""
+    server.freeze()
+    try:
+        yield
+    finally:
+        server.thaw()
+
+
+@contextmanager
+def paused(server: PrivateRedis) -> Iterator[None]:
+    """An administrator has paused what writes, before a failover."""
+    with redis.Redis.from_url(server.url) as client:
+        client.client_pause(AGES * 1000, all=False)
+        try:
+            yield
+        finally:
+            client.client_unpause()
+
+
+@pytest.fixture
+def deployment(on_private_redis: Deployment) -> Deployment:
+    on_private_redis.change(
+        broker_transport_options={
+            "confirm_timeout": 2,
+            "socket_timeout": 2,
+            "socket_connect_timeout": 1,
+            "health_check_interval": 1,
+        }
+    )
+    return on_private_redis
+
+
+def ids(server: PrivateRedis, queue: str = "export") -> list[str]:
+    with redis.Redis.from_url(server.url) as client:
+        found: list[bytes] = client.lrange(queue, 0, -1)  # type: ignore[assignment]
+    return [json.loads(message)["headers"]["id"] for message in found]
+
+
+@pytest.mark.parametrize("silence", [frozen, paused])
+def test_a_publisher_is_told_and_nothing_is_sent_twice(
+    deployment: Deployment, private_redis: PrivateRedis, silence: Silence
+) -> None:
+    sent = [deployment.app.send_task("export.add", (1, 2)).id]
+    started = time.monotonic()
+    with silence(private_redis):
+        with pytest.raises(UnconfirmedError, match="within 2 seconds"):
+            deployment.app.send_task("export.add", (1, 2), task_id="unconfirmed")
+        with pytest.raises(OperationalError):
+            deployment.app.send_task("export.add", (1, 2), task_id="another")
+        assert time.monotonic() - started < AGES / 2
+    sent += [deployment.app.send_task("export.add", (1, 2)).id]
+    deployment.wait_until(lambda: sent[1] in ids(private_redis), "the last message")
+    for queue in ("export", "platform.fifo"):
+        found = ids(private_redis, queue)
+        assert len(found) == len(set(found))
+        assert set(sent) <= set(found) <= {*sent, "unconfirmed", "another"}
+
+
+def test_the_wait_is_an_argument_of_a_publish(
+    deployment: Deployment, private_redis: PrivateRedis
+) -> None:
+    deployment.app.send_task("export.add", (1, 2))
+    with frozen(private_redis), pytest.raises(UnconfirmedError, match="within 0.5 seconds"):
+        deployment.app.send_task("export.add", (1, 2), confirm_timeout=0.5)
+
+
+@pytest.mark.parametrize("silence", [frozen, paused])
+def test_workers_and_monitor_wait_it_out(
+    deployment: Deployment, private_redis: PrivateRedis, silence: Silence
+) -> None:
+    worker = deployment.start("worker", "one")
+    monitor = deployment.start("monitor")
+    task = deployment.app.send_task("export.add", (1, 2))
+    assert task.get(timeout=30) == 3
+    with silence(private_redis):
+        worker.wait_for_log("dropping stale connection")
+        monitor.wait_for_log("The broker is away")
+    tasks = [deployment.app.send_task("export.add", (n, n)) for n in range(10)]
+    assert [task.get(timeout=30) for task in tasks] == [2 * n for n in range(10)]
+    deployment.wait_until(lambda: deployment.count() == 11, "11 records")
+    deployment.stop_all()
+
+
+@pytest.mark.parametrize("silence", [frozen, paused])
+def test_a_monitor_ends_that_gets_no_answer(
+    deployment: Deployment, private_redis: PrivateRedis, silence: Silence
+) -> None:
+    monitors = [deployment.start("monitor", name) for name in ("waits", "knows")]
+    with silence(private_redis):
+        monitors[1].wait_for_log("The broker is away")
+        for monitor in monitors:
+            assert monitor.stop(timeout=10) == 0
+
+
+@contextmanager
+def demoted(server: PrivateRedis) -> Iterator[None]:
+    """A failover has made it a replica; its clients stay connected."""
+    with redis.Redis.from_url(server.url) as client:
+        client.replicaof("127.0.0.1", 1)
+        try:
+            yield
+        finally:
+            client.replicaof("NO", "ONE")
+
+
+@contextmanager
+def without_replicas(server: PrivateRedis) -> Iterator[None]:
+    """It has fewer replicas than it needs to take a write."""
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("min-replicas-to-write", 1)
+        try:
+            yield
+        finally:
+            client.config_set("min-replicas-to-write", 0)
+
+
+@contextmanager
+def stale(server: PrivateRedis) -> Iterator[None]:
+    """A replica that has lost its master, and answers nobody meanwhile."""
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("replica-serve-stale-data", "no")
+        with demoted(server):
+            yield
+
+
+@pytest.mark.parametrize("refusal", [demoted, without_replicas, stale])
+def test_a_server_that_refuses_is_waited_for(
+    deployment: Deployment, private_redis: PrivateRedis, refusal: Silence
+) -> None:
+    """Celery alone ends the worker with 1."""
+    worker = deployment.start("worker", "one")
+    monitor = deployment.start("monitor")
+    assert deployment.app.send_task("export.add", (1, 2)).get(timeout=30) == 3
+    with refusal(private_redis):
+        worker.wait_for_log("Connection to broker lost")
+        monitor.wait_for_log("The broker is away")
+        with pytest.raises(OperationalError, match="refuses commands for now"):
+            deployment.app.send_task("export.add", (1, 2))
+        late = deployment.start("worker", "late", ready="Cannot connect|Connection to broker lost")
+    tasks = [deployment.app.send_task("export.add", (n, n)) for n in range(10)]
+    assert [task.get(timeout=60) for task in tasks] == [2 * n for n in range(10)]
+    deployment.wait_until(lambda: deployment.count() == 11, "11 records")
+    late.wait_for_log(r"ready\.", timeout=60)
+    deployment.stop_all()

@@ -1,0 +1,164 @@
+"""The transport on Redis: who gets a message, and how long it waits for a server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from kombu import Connection, Exchange, Queue
+
+from cadasta.workertoolbox import Config, transports
+from tests.services import PrivateRedis
+
+CALLS = 200
+
+
+def make_app(redis_url: str, prefix: str, **settings: Any) -> Celery:
+    app = Celery("redis", set_as_current=False)
+    options = {"global_keyprefix": prefix, **settings.pop("options", {})}
+    app.config_from_object(
+        Config(
+            queues=["export"],
+            broker_url=redis_url,
+            broker_transport_options=options,
+            result_backend="disabled://",
+            **settings,
+        )
+    )
+    return app
+
+
+@pytest.fixture
+def app(redis_url: str, redis_prefix: str) -> Iterator[Celery]:
+    app = make_app(redis_url, redis_prefix)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as found:
+        yield found
+
+
+@pytest.mark.parametrize("transport", ["toolbox-redis", "redis"])
+def test_no_answer_is_lost(redis_url: str, redis_prefix: str, transport: str) -> None:
+    """The asker binds a queue for each call, a moment before it is answered."""
+    transports.register()
+    options = {"global_keyprefix": redis_prefix}
+    app = Celery("asker", broker=redis_url, set_as_current=False)
+    app.conf.update(broker_transport=transport, broker_transport_options=options)
+    mailbox = app.control.mailbox
+    node = mailbox.Node("node@test", state=app, handlers={"echo": lambda _, number: number})
+    listening, stop = threading.Event(), threading.Event()
+
+    def answer() -> None:
+        with Connection(redis_url, transport=transport, transport_options=options) as connection:
+            channel = connection.default_channel
+            with node.listen(channel=channel):
+                node.channel = channel
+                listening.set()
+                while not stop.is_set():
+                    try:
+                        connection.drain_events(timeout=0.2)
+                    except TimeoutError:
+                        pass
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+    try:
+        assert listening.wait(10)
+        found = [
+            app.control.broadcast("echo", {"number": number}, reply=True, limit=1, timeout=10)
+            for number in range(CALLS)
+        ]
+    finally:
+        stop.set()
+        answering.join()
+        app.close()
+    assert found == [[{"node@test": number}] for number in range(CALLS)]
+
+
+def test_a_queue_counts_from_the_moment_of_its_binding(
+    app: Celery, client: redis.Redis, redis_prefix: str
+) -> None:
+    """Whoever binds it, to our exchange as well: a work queue, a second monitor queue."""
+    exchange = Exchange(app.conf.task_default_exchange, type="topic")
+    app.send_task("export.pdf")
+    with app.connection_for_write() as elsewhere:
+        for number in range(20):
+            for key in ("export", "#"):
+                name = f"late-{number}-{len(key)}"
+                queue = Queue(name, exchange, routing_key=key)(elsewhere.default_channel)
+                queue.declare()
+                app.send_task("export.pdf")
+                assert client.llen(f"{redis_prefix}{name}") == 1
+                queue.delete()
+                app.send_task("export.pdf")
+                assert not client.exists(f"{redis_prefix}{name}")
+    assert client.llen(f"{redis_prefix}export") == 81
+    assert client.llen(f"{redis_prefix}{app.conf.PLATFORM_QUEUE_NAME}") == 81
+
+
+def test_a_binding_that_is_undone_counts_no_more(
+    app: Celery, client: redis.Redis, redis_prefix: str
+) -> None:
+    exchange = Exchange(app.conf.task_default_exchange, type="topic")
+    with app.connection_for_write() as connection:
+        channel = connection.default_channel
+        queue = Queue("other", exchange, routing_key="export")(channel)
+        queue.declare()
+        app.send_task("export.pdf")
+        queue.unbind_from(exchange, "export")
+        app.send_task("export.pdf")
+    assert client.llen(f"{redis_prefix}other") == 1
+
+
+def test_own_bindings_outlive_those_of_redis(
+    app: Celery, client: redis.Redis, redis_prefix: str
+) -> None:
+    """It may evict them, or be flushed: nothing goes nowhere."""
+    app.send_task("export.pdf")
+    client.delete(f"{redis_prefix}_kombu.binding.{app.conf.task_default_exchange}")
+    app.send_task("export.pdf")
+    assert client.llen(f"{redis_prefix}export") == 2
+    assert client.llen(f"{redis_prefix}{app.conf.PLATFORM_QUEUE_NAME}") == 2
+
+
+def test_a_queue_that_expires_does_so_anew_with_each_message(
+    app: Celery, client: redis.Redis, redis_prefix: str
+) -> None:
+    exchange = Exchange(app.conf.task_default_exchange, type="topic")
+    with app.connection_for_write() as connection:
+        queue = Queue("brief", exchange, routing_key="export", expires=600)
+        producer = app.amqp.Producer(connection)
+        for priority in (0, 9):
+            producer.publish(
+                {}, exchange=exchange, routing_key="export", declare=[queue], priority=priority
+            )
+    assert 590_000 < client.pttl(f"{redis_prefix}brief") <= 600_000
+    assert 590_000 < client.pttl(f"{redis_prefix}brief\x06\x169") <= 600_000
+
+
+def test_a_server_that_was_restarted_is_given_the_script_again(private_redis: PrivateRedis) -> None:
+    app = make_app(private_redis.url, "p:")
+    with redis.Redis.from_url(private_redis.url) as client:
+        app.send_task("export.pdf")
+        client.script_flush()
+        app.send_task("export.pdf")
+        assert client.llen("p:export") == 2
+    app.close()
+
+
+def test_the_script_leaves_no_trace_of_the_default_exchange(
+    app: Celery, client: redis.Redis, redis_prefix: str
+) -> None:
+    with app.connection_for_write() as connection:
+        app.amqp.Producer(connection).publish({}, exchange="", routing_key="direct")
+    assert [key.decode() for key in client.scan_iter(f"{redis_prefix}*")] == [
+        f"{redis_prefix}direct"
+    ]
