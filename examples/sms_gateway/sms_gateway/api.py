@@ -23,9 +23,10 @@ from .celery import app
 from .database import Database
 from .errors import CallerError, FieldError, QueueUnavailableError
 from .keywords import keywords
-from .providers import Callback, Provider
+from .providers import LONGEST_MESSAGES, Callback, Provider
 from .publishing import publish
 from .runtime import database, provider
+from .segments import measure
 from .settings import Settings, settings
 from .store import broadcasts, inbound
 from .tasks.envelope import pack_inbound, pack_receipt
@@ -37,8 +38,6 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER = 10
 #: Seconds until the broker is called down.
 BROKER_PATIENCE = 3
-#: Characters of the longest broadcast.
-LONGEST_MESSAGE = 1600
 
 
 class Api:
@@ -111,7 +110,7 @@ class Api:
     def post_broadcast(self, request: Request) -> Response:
         """A text for all subscribers of a keyword."""
         self._check_operator(request)
-        keyword, message = read_broadcast(request)
+        keyword, message = read_broadcast(request, self.provider.name)
         key = request.headers.get("Idempotency-Key", "").strip()
         broadcast_id = ids.broadcast_id(key) if key else str(uuid.uuid4())
         created_at = datetime.now(timezone.utc).isoformat()
@@ -127,7 +126,8 @@ class Api:
         else:
             if not is_same:  # what is queued finds the other one, and changes nothing
                 raise FieldError("Idempotency-Key", "was used for another broadcast; use a new one")
-        return answer(202, "ACCEPTED", id=broadcast_id)
+        segments = measure(message).segments
+        return answer(202, "ACCEPTED", id=broadcast_id, segments=segments)
 
     def get_broadcast(self, request: Request, broadcast_id: str) -> Response:
         """How far a broadcast is."""
@@ -160,7 +160,7 @@ class Api:
     def _callback(self, request: Request) -> Callback:
         found = Callback(
             url=lambda: called_url(request),  # it takes time, and not every provider asks
-            form=request.form.to_dict(),
+            form=request.form,
             query=request.args.to_dict(),
             headers=request.headers,  # type: ignore[arg-type]  # a mapping in all but its base
         )
@@ -179,8 +179,8 @@ class UnauthorizedError(Exception):
     """An operator's route was asked for without the token."""
 
 
-def read_broadcast(request: Request) -> tuple[str, str]:
-    """The keyword and the text of a broadcast; raises FieldError."""
+def read_broadcast(request: Request, provider: str) -> tuple[str, str]:
+    """The keyword and the text of a broadcast that the provider takes; raises FieldError."""
     try:
         body = json_body(request)
     except ValueError as error:
@@ -194,10 +194,12 @@ def read_broadcast(request: Request) -> tuple[str, str]:
     if keyword not in keywords():
         known = ", ".join(keywords())
         raise FieldError("keyword", f"is {keyword[:40]!r}; there is {known}")
-    if len(message) > LONGEST_MESSAGE:
-        raise FieldError("message", f"is longer than {LONGEST_MESSAGE} characters")
     if "\0" in message or any("\ud800" <= sign <= "\udfff" for sign in message):
         raise FieldError("message", "holds a character that is none")
+    size, longest = measure(message), LONGEST_MESSAGES[provider]
+    if size.units > longest:
+        problem = f"takes {size.units} units of {size.encoding}; {provider} takes {longest} at most"
+        raise FieldError("message", problem)
     return keyword, message
 
 

@@ -31,6 +31,10 @@ class RejectedError(GatewayError):
     """The provider refused a text for good; the message is in its own words."""
 
 
+class OptedOutError(RejectedError):
+    """The provider refused a text since the subscriber has told it to stop."""
+
+
 class UnavailableError(GatewayError):
     """The provider did not take a text now: try again.
 

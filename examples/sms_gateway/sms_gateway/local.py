@@ -250,7 +250,7 @@ class Local:
             raise GatewayError(f"the simulator answered {response.status}: {response.data!r}")
         return response.json()
 
-    def text(self, number: str, message: str, **more: str) -> dict[str, Any]:
+    def text(self, number: str, message: str, **more: Any) -> dict[str, Any]:
         """Have the simulator post a text; what it says of it."""
         content = {"mobile_number": number, "message": message, **more}
         found: dict[str, Any] = self.simulator("/texts", content)

@@ -77,6 +77,8 @@ def show_subscriber(number: str, as_json: bool) -> int:
         for row in rows:
             print(f"{number} {row.keyword}: began {_when(row, 'began')}")
             ended = f"ended {_when(row, 'ended')}" if row.ended_at else "goes on"
+            if row.ended_reason:
+                ended = f"ended {row.ended_at:%Y-%m-%d %H:%M:%S} UTC by {row.ended_reason!r}"
             print(f"{' ' * len(number)} {row.keyword}: {ended}")
     return 0
 

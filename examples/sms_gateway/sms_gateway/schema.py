@@ -9,6 +9,7 @@ from sqlalchemy import (
     JSON,
     Boolean,
     Column,
+    Connection,
     DateTime,
     ForeignKey,
     Index,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    event,
 )
 
 metadata = MetaData()
@@ -65,6 +67,8 @@ subscription = Table(
     Column("began_by", ForeignKey("inbound_message.id"), nullable=False),
     Column("ended_at", UTCDateTime),
     Column("ended_by", ForeignKey("inbound_message.id")),
+    #: Why it ended, in the provider's words, where no text to us ended it.
+    Column("ended_reason", Text),
     Index("subscription_by_keyword", "keyword", "id"),
 )
 Index(
@@ -87,6 +91,8 @@ inbound_message = Table(
     Column("shortcode", String(32), nullable=False),
     Column("message", Text, nullable=False),
     Column("keyword", String(32)),
+    #: What the provider took it for, and has answered: ``stop``, ``start`` or ``help``.
+    Column("opt_out", String(8)),
     Column("sent_at", UTCDateTime),
     Column("received_at", UTCDateTime, nullable=False),
     #: When its answer was decided on; None: not yet.
@@ -102,6 +108,27 @@ Index(
     postgresql_where=inbound_message.c.handled_at.is_(None),
     sqlite_where=inbound_message.c.handled_at.is_(None),
 )
+
+#: One row for each time that somebody asked to end subscriptions, also where there was none: a text
+#: that was sent before, and comes later, does not begin one again.
+opt_out = Table(
+    "opt_out",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("subscriber_id", ForeignKey("subscriber.id"), nullable=False),
+    #: Which subscription; None: all.
+    Column("keyword", String(32)),
+    #: The text that asked; None where the provider told.
+    Column("inbound_id", ForeignKey("inbound_message.id")),
+    Column("sent_at", UTCDateTime),
+    Column("received_at", UTCDateTime, nullable=False),
+    #: What the provider told.
+    Column("reason", Text),
+    Index("opt_out_by_subscriber", "subscriber_id", "id"),
+)
+
+#: One row: the version of the tables, which :mod:`.migrations` raises.
+schema_version = Table("sms_schema_version", metadata, Column("version", Integer, primary_key=True))
 
 broadcast = Table(
     "broadcast",
@@ -163,3 +190,11 @@ Index(
     postgresql_where=outbound_message.c.state == "queued",
     sqlite_where=outbound_message.c.state == "queued",
 )
+
+
+@event.listens_for(metadata, "after_create")
+def _upgrade(target: MetaData, connection: Connection, **_: Any) -> None:
+    # Whoever makes the tables holds the lock under which an older version's are changed, too.
+    from .migrations import upgrade  # it knows the tables
+
+    upgrade(connection)

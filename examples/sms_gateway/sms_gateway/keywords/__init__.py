@@ -16,10 +16,13 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from ..errors import SettingsError
-from ..texts import STOP_WORDS, Text
+from ..optout import is_always_stop, read_request
+from ..texts import Text
 
-#: Words that are taken: by the gateway's queues, Celery's, and the carriers.
-RESERVED = frozenset({"message", "notification", "reply", "broadcast", "celery"}) | STOP_WORDS
+#: Words that are taken by the gateway's queues and Celery's; so are those of the carriers.
+RESERVED = frozenset({"message", "notification", "reply", "broadcast", "celery"})
+#: What the carriers' words mean after a keyword that has no parameter of that name.
+_SYNONYMS = {"start": "on", "help": "help"}
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
@@ -45,7 +48,8 @@ class Keyword:
 
     ``bord on`` calls ``on(text, subscriber)``. The method returns the reply's text, or None for no
     reply. It may run again where its worker died or it raised, so leave outside effects to tasks.
-    A method whose name begins with an underscore is no parameter.
+    A method whose name begins with an underscore is no parameter. ``bord stop`` and its like
+    end the subscription without a call; ``bord start`` calls ``on`` where there is one.
     """
 
     word: str = ""
@@ -68,8 +72,13 @@ class Keyword:
     @classmethod
     def answer(cls, text: Text, subscriber: Subscriber) -> str | None:
         """Call the method for the text's parameter and return the reply."""
-        parameter = text.parameter or "help"
-        if parameter not in cls.parameters():
+        if asks_to_end(cls, text):
+            subscriber.unsubscribe(cls.word)
+            return f"You are unsubscribed from {cls.word.upper()} and will get no more texts of it."
+        known, parameter = cls.parameters(), text.parameter or "help"
+        if parameter not in known:
+            parameter = _SYNONYMS.get(text.keyword_request or "", parameter)
+        if parameter not in known:
             return f"{cls.word.upper()} does not know {parameter.upper()[:20]}. {cls.help_text}"
         method: Callable[[Text, Subscriber], str | None] = getattr(cls(), parameter)
         return method(text, subscriber)
@@ -99,6 +108,11 @@ def keywords() -> MappingProxyType[str, type[Keyword]]:
     return MappingProxyType(dict(sorted(by_word.items())))
 
 
+def asks_to_end(keyword: type[Keyword], text: Text) -> bool:
+    """Whether a text that begins with a keyword asks for nothing but the end, as ``bord stop``."""
+    return text.parameter not in keyword.parameters() and text.keyword_request == "stop"
+
+
 def words() -> list[str]:
     """The words of all keywords."""
     return list(keywords())
@@ -108,9 +122,12 @@ def list_of_keywords() -> str:
     """The reply to a text that no keyword is for."""
     if not keywords():
         return "Sorry, there is no service at this number now."
-    return "Sorry, we do not know that. Text one of: " + ", ".join(
-        f"{word.upper()} HELP" for word in keywords()
-    )
+    return f"Sorry, we do not know that. Text one of: {help_words()}"
+
+
+def help_words() -> str:
+    """What to text for the help of each keyword."""
+    return ", ".join(f"{word.upper()} HELP" for word in keywords())
 
 
 def _is_keyword(item: Any, module: str) -> bool:
@@ -127,3 +144,14 @@ def _check(item: Any) -> None:
         )
     if item.word in RESERVED:
         raise SettingsError(f"{where}: the word {item.word!r} is taken by the gateway itself.")
+    request = read_request(item.word)
+    if request is not None:
+        raise SettingsError(
+            f"{where}: the word {item.word!r} means {request.upper()} to carriers: choose another."
+        )
+    for name in item.parameters():
+        if is_always_stop(name):
+            raise SettingsError(
+                f"{where}: {item.word.upper()} {name.upper()} ends the subscription, whatever a "
+                f"method {name!r} does: give it another name."
+            )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Protocol
+
+from ..optout import Request
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,7 @@ class Callback:
 
     #: Gives the address as the provider wrote it, query included.
     url: Callable[[], str]
+    #: The first value of each field; werkzeug's MultiDict, where there may be more of them.
     form: Mapping[str, str]
     query: Mapping[str, str]
     #: Names in any case.
@@ -34,6 +37,10 @@ class Inbound:
     sent_at: datetime | None
     #: What was posted, as it came.
     posted: Mapping[str, str]
+    #: When the gateway was asked to take it.
+    received_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    #: What the provider took it for, and has answered itself.
+    opt_out: Request | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Receipt:
     #: Why it failed, in the provider's words.
     error: str | None
     posted: Mapping[str, str]
+    #: Whether it failed since the subscriber has told the provider to stop.
+    is_opted_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,8 @@ class Provider(Protocol):
     """A provider of SMS. Safe to use from several threads.
 
     ``send`` and ``reply`` raise :class:`~..errors.RejectedError` where the provider refuses the
-    text for good, and :class:`~..errors.UnavailableError` where it may take it later.
+    text for good (:class:`~..errors.OptedOutError` where the subscriber has told it to stop), and
+    :class:`~..errors.UnavailableError` where it may take it later.
     """
 
     @property

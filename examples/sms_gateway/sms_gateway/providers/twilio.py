@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import urllib3
+from werkzeug.datastructures import MultiDict
 
-from ..errors import CallerError, SettingsError
+from ..errors import CallerError, OptedOutError, SettingsError
+from ..optout import Request
 from ..settings import Settings
 from . import fields
 from .base import Callback, Inbound, Outbound, Receipt, Sent
@@ -39,6 +41,10 @@ STATES = {
 }
 #: Seconds that Twilio's clock may differ from ours.
 CLOCKS_DIFFER = 60
+#: Twilio's number of the error that the recipient has texted STOP.
+OPTED_OUT = "21610"
+#: What Twilio says in ``OptOutType`` that a text was, where Advanced Opt-Out is on.
+OPT_OUT_TYPES: dict[str, Request] = {"STOP": "stop", "START": "start", "HELP": "help"}
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,9 @@ class Twilio:
         if self.public_url:
             parts = urlsplit(url)
             url = self.public_url + parts.path + (f"?{parts.query}" if parts.query else "")
-        expected = signature(self.auth_token, url, request.form)
-        if not hmac.compare_digest(given.encode(), expected.encode()):
+        # Twilio signs the address with the port or without it, whatever it calls.
+        expected = [signature(self.auth_token, one, request.form) for one in _with_ports(url)]
+        if not any([hmac.compare_digest(given.encode(), one.encode()) for one in expected]):
             raise CallerError("X-Twilio-Signature: is missing or wrong")
 
     def parse_inbound(self, request: Callback) -> Inbound:
@@ -109,6 +116,7 @@ class Twilio:
             request_id=fields.required(form, "MessageSid"),
             sent_at=None,
             posted=fields.posted(form),
+            opt_out=OPT_OUT_TYPES.get(form.get("OptOutType", "").strip().upper()),
         )
 
     def parse_receipt(self, request: Callback) -> Receipt:
@@ -125,6 +133,7 @@ class Twilio:
             at=datetime.now(timezone.utc),
             error=_error(form, status) if state == "failed" else None,
             posted=fields.posted(form),
+            is_opted_out=state == "failed" and form.get("ErrorCode", "").strip() == OPTED_OUT,
         )
 
     def send(self, message: Outbound) -> Sent:
@@ -138,6 +147,8 @@ class Twilio:
             mark = f"?message_id={message.message_id}"
             form["StatusCallback"] = f"{self.public_url}/notification{mark}"
         answer = self.client.request("POST", self.url, form, self._authorization())
+        if 400 <= answer.status < 500 and str(answer.json().get("code")) == OPTED_OUT:
+            raise OptedOutError(answer.words)
         raise_for(answer)
         reference = answer.json().get("sid")
         return Sent(str(reference)[:64] if reference else None)
@@ -172,10 +183,36 @@ class Twilio:
 
 
 def signature(auth_token: str, url: str, form: Mapping[str, str]) -> str:
-    """Twilio's signature: HMAC-SHA1 over the URL and the fields, sorted by name, in base64."""
-    signed = url + "".join(name + form[name] for name in sorted(form))
+    """Twilio's signature: HMAC-SHA1 over the URL and the fields, sorted by name, in base64.
+
+    Of a field that is there more than once, each value counts once, in order.
+    """
+    signed = url
+    for name in sorted(form):
+        values = form.getlist(name) if isinstance(form, MultiDict) else [form[name]]
+        signed += "".join(name + value for value in sorted(set(values)))
     digest = hmac.digest(auth_token.encode(), signed.encode(), "sha1")
     return base64.b64encode(digest).decode()
+
+
+def _with_ports(url: str) -> tuple[str, ...]:
+    """An address as it is, without its port, and with the one that its scheme has by default."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        return (url,)
+    host = parts.netloc.rpartition("@")[2]
+    if not host:
+        return (url,)
+    without = parts.netloc if port is None else parts.netloc.rpartition(":")[0]
+    usual = port or (443 if parts.scheme == "https" else 80)
+    forms = (_join(parts, without), _join(parts, f"{without}:{usual}"))
+    return (url, *(form for form in dict.fromkeys(forms) if form != url))
+
+
+def _join(parts: SplitResult, netloc: str) -> str:
+    return parts._replace(netloc=netloc).geturl()
 
 
 def _messages_url(url: str, account_sid: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 #: How an attempt to send can go wrong.
 #: ``error``: 500, the text is not sent; ``error_after``: it is sent, and the answer is 500;
 #: ``timeout``: no answer for ``delay`` seconds, not sent; ``timeout_after``: the same, and sent;
-#: ``limit``: 429 with Retry-After; ``reject``: 400.
-FAILURES = ("error", "error_after", "timeout", "timeout_after", "limit", "reject")
+#: ``limit``: 429 with Retry-After; ``reject``: 400; ``opted_out``: 400, as Twilio answers where the
+#: recipient has texted STOP.
+FAILURES = ("error", "error_after", "timeout", "timeout_after", "limit", "reject", "opted_out")
 #: Other names for them.
 ALIASES = {
     "500": "error",
@@ -39,6 +40,8 @@ class Behaviour:
     receipts: bool = True
     #: The status of receipts: SENT or FAILED for Chikka, any MessageStatus for Twilio.
     receipt_status: str | None = None
+    #: The ErrorCode of Twilio's receipts.
+    receipt_error: str | None = None
     #: Seconds for which ``timeout`` gives no answer.
     delay: float = 30.0
     #: Seconds that ``limit`` asks to wait.
@@ -71,9 +74,9 @@ class Behaviour:
         for name in ("duplicate", "receipts"):
             if not isinstance(found.get(name, False), bool):
                 raise ValueError(f"{name}: give true or false")
-        status = found.get("receipt_status")
-        if status is not None and not isinstance(status, str):
-            raise ValueError("receipt_status: give a status, or null")
+        for name in ("receipt_status", "receipt_error"):
+            if not isinstance(found.get(name), str | None):
+                raise ValueError(f"{name}: give a text, or null")
         after = replace(self, **found)
         if after.fail_rate and after.mode == "ok":
             after = replace(after, mode="error")

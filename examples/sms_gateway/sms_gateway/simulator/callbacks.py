@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,15 +36,22 @@ class Callbacks:
     )
 
     def post_text(
-        self, behaviour: Behaviour, provider: str, number: str, shortcode: str, message: str
+        self,
+        behaviour: Behaviour,
+        provider: str,
+        number: str,
+        shortcode: str,
+        message: str,
+        more: Mapping[str, str],
     ) -> dict[str, Any]:
-        """Post a text from a subscriber and return the gateway's answer."""
+        """Post a text from a subscriber, with fields as given, and return the gateway's answer."""
         request_id = secrets.token_hex(16)
         if provider == "twilio":
             request_id = f"SM{request_id}"
             form = {"From": number, "To": shortcode, "Body": message, "MessageSid": request_id}
         else:
             form = chikka_text(request_id, number, message, shortcode)
+        form.update(more)
         statuses = self._post(f"{self.url}/message", form, behaviour.duplicate, attempts=1)
         return {"request_id": request_id, "status": max(statuses), "posts": len(statuses)}
 

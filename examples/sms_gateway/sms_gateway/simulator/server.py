@@ -18,6 +18,8 @@ from .behaviour import Behaviour, Log
 from .callbacks import Callbacks
 from .forms import chikka_receipt
 
+#: Units of UTF-16 of the longest text.
+LONGEST_MESSAGE = 1600
 #: The fields that Chikka asks for.
 CHIKKA_FIELDS = (
     "message_type",
@@ -75,6 +77,8 @@ class Simulator:
         if missing or len(form["message_id"]) > 32:
             what = ", ".join(missing) or "message_id"
             return answer(400, "BAD REQUEST", description=f"Invalid parameters: {what}")
+        if _length(form["message"]) > LONGEST_MESSAGE:
+            return answer(400, "BAD REQUEST", description="Message too long")
         message_id, number = form["message_id"], form["mobile_number"]
         shortcode, status = form["shortcode"], self.behaviour.receipt_status or "SENT"
 
@@ -98,6 +102,9 @@ class Simulator:
             return json_answer({"code": 21604, "message": words, "status": 400}, 400)
         if request.authorization is None or request.authorization.username != account:
             return json_answer({"code": 20003, "message": "Authenticate", "status": 401}, 401)
+        if _length(form["Body"]) > LONGEST_MESSAGE:
+            words = "The concatenated message body exceeds the 1600 character limit."
+            return json_answer({"code": 21617, "message": words, "status": 400}, 400)
         sid = f"SM{secrets.token_hex(16)}"
         callback = form.get("StatusCallback")
 
@@ -106,6 +113,8 @@ class Simulator:
             if callback:
                 status = self.behaviour.receipt_status or "delivered"
                 receipt = {"MessageSid": sid, "MessageStatus": status, "To": form["To"]}
+                if self.behaviour.receipt_error:
+                    receipt["ErrorCode"] = self.behaviour.receipt_error
                 self._receipt(callback, receipt)
 
         wrong = self._misbehave(sid, send)
@@ -135,7 +144,7 @@ class Simulator:
     # -- what the simulator is for
 
     def post_text(self, request: Request) -> Response:
-        """Post a text to the gateway: JSON mobile_number, message, shortcode, provider."""
+        """Post a text to the gateway: JSON mobile_number, message, shortcode, provider, fields."""
         try:
             body = json_body(request)
         except ValueError as error:
@@ -143,6 +152,9 @@ class Simulator:
         for name in ("mobile_number", "message"):
             if not isinstance(body.get(name), str):
                 return answer(400, f"{name}: is missing")
+        more = body.get("fields", {})
+        if not isinstance(more, dict) or not all(isinstance(one, str) for one in more.values()):
+            return answer(400, "fields: give an object of texts")
         return json_answer(
             self.callbacks.post_text(
                 self.behaviour,
@@ -150,6 +162,7 @@ class Simulator:
                 body["mobile_number"],
                 str(body.get("shortcode", "2929")),
                 body["message"],
+                more,
             )
         )
 
@@ -209,9 +222,16 @@ class Simulator:
             response = answer(429, "TOO MANY REQUESTS")
             response.headers["Retry-After"] = str(behaviour.retry_after)
             return response
+        if failure == "opted_out":
+            words = "Attempt to send to unsubscribed recipient"
+            return json_answer({"code": 21610, "message": words, "status": 400}, 400)
         if failure == "reject":
             return answer(400, "BAD REQUEST", description="Invalid mobile number")
         return answer(500, "INTERNAL SERVER ERROR")
+
+
+def _length(message: str) -> int:
+    return len(message.encode("utf-16-le", "replace")) // 2
 
 
 def _now() -> str:

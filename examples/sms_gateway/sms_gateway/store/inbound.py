@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,14 @@ from sqlalchemy import Connection, select, update
 
 from .. import ids
 from ..database import insert_new
-from ..providers import Inbound
+from ..providers import LONGEST_MESSAGES, Inbound
 from ..schema import inbound_message, outbound_message, subscriber
+from ..segments import measure, shorten
 from ..texts import Text, parse_text
 from . import now
-from .subscribers import StoredSubscriber, subscriber_id
+from .subscribers import Moment, StoredSubscriber, subscriber_id
+
+logger = logging.getLogger(__name__)
 
 #: What answers a text: gives the reply, or None for no reply.
 Handler = Callable[[Text, StoredSubscriber], "str | None"]
@@ -42,8 +46,9 @@ def store(connection: Connection, provider: str, text: Inbound, keyword: str | N
         "shortcode": text.shortcode,
         "message": text.message,
         "keyword": keyword,
+        "opt_out": text.opt_out,
         "sent_at": text.sent_at,
-        "received_at": now(),
+        "received_at": text.received_at,
         "posted": dict(text.posted),
     }
     is_new = insert_new(connection, inbound_message, values) == 1
@@ -69,9 +74,12 @@ def answer(connection: Connection, inbound_id: int, handler: Handler) -> str | N
     )
     row = connection.execute(query).one()
     if row.handled_at is None:
-        who = StoredSubscriber(connection, row.subscriber_id, row.mobile_number, inbound_id)
-        reply = handler(parse_text(row.message), who)
-        if reply and not who.has_stopped():
+        moment = Moment(row.sent_at, row.received_at, inbound_id)
+        who = StoredSubscriber(connection, row.subscriber_id, row.mobile_number, moment)
+        reply = handler(parse_text(row.message, row.opt_out), who)
+        if reply and who.is_overtaken():
+            logger.info("Text %s gets no reply: a later one says otherwise", row.request_id)
+        elif reply and (reply := sendable(reply, row.provider, f"to text {row.request_id}")):
             values = {
                 "message_id": ids.reply_message_id(row.task_id),
                 "provider": row.provider,
@@ -91,6 +99,24 @@ def answer(connection: Connection, inbound_id: int, handler: Handler) -> str | N
         outbound_message.c.attempts == 0,
     )
     return connection.scalar(waiting)
+
+
+def sendable(reply: str, provider: str, what: str) -> str:
+    """A reply that the provider takes: without what no text can hold, and cut where it is too long.
+
+    Args:
+        reply: what a handler answered.
+        provider: who is to send it.
+        what: what it is, for the log, which tells of each change.
+    """
+    clean = reply.encode("utf-16", "surrogatepass").decode("utf-16", "ignore").replace("\0", "")
+    if clean != reply:
+        logger.error("The reply %s holds characters that are none; it goes without them", what)
+    longest = LONGEST_MESSAGES[provider]
+    if (size := measure(clean)).units > longest:
+        text = "The reply %s takes %d units of %s; %s takes %d: it is cut"
+        logger.error(text, what, size.units, size.encoding, provider, longest)
+    return shorten(clean, longest) if clean.strip() else ""
 
 
 def conversation(connection: Connection, provider: str, request_id: str) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, case, func, select, update
 from ..providers import Outbound, Receipt
 from ..schema import RANKS, broadcast, inbound_message, outbound_message, subscriber
 from . import now
-from .subscribers import is_subscribed
+from .subscribers import Moment, end_by_provider, is_subscribed, later_end
 
 _table = outbound_message
 
@@ -34,6 +34,7 @@ class Claim:
     """The right to send a message until the lease ends."""
 
     message: Outbound
+    subscriber_id: int
     token: str
     #: How many attempts were begun, this one included.
     attempts: int
@@ -73,6 +74,8 @@ def claim(
             _table,
             subscriber.c.mobile_number,
             inbound_message.c.request_id,
+            inbound_message.c.sent_at.label("inbound_sent_at"),
+            inbound_message.c.received_at.label("inbound_received_at"),
             broadcast.c.keyword.label("broadcast_keyword"),
         )
         .select_from(_table)
@@ -93,16 +96,14 @@ def claim(
     elif row.lease_until > moment:
         return Wait((row.lease_until - moment).total_seconds())
     is_ours = _table.c.message_id == message_id
-    word = row.broadcast_keyword
-    if word is not None:
-        if not is_subscribed(connection, row.subscriber_id, word):
-            words = "unsubscribed before it was sent"
-            if row.in_doubt:
-                words = "unsubscribed; an attempt before that may have been sent"
-            failed = {"state": "failed", "error": words}
-            query_failed = update(_table).where(is_ours)
-            connection.execute(query_failed.values(**failed, ended_at=moment, lease_until=None))
-            return Nothing("unsubscribed")
+    if not _is_wanted(connection, row):
+        words = "unsubscribed before it was sent"
+        if row.in_doubt:
+            words = "unsubscribed; an attempt before that may have been sent"
+        failed = {"state": "failed", "error": words}
+        query_failed = update(_table).where(is_ours)
+        connection.execute(query_failed.values(**failed, ended_at=moment, lease_until=None))
+        return Nothing("unsubscribed")
     token = uuid.uuid4().hex
     values = {
         "attempts": row.attempts + 1,
@@ -120,7 +121,18 @@ def claim(
         message=row.message,
         request_id=row.request_id,
     )
-    return Claim(message, token, row.attempts + 1, row.in_doubt, row.tried_at or moment)
+    tried_at = row.tried_at or moment
+    return Claim(message, row.subscriber_id, token, row.attempts + 1, row.in_doubt, tried_at)
+
+
+def _is_wanted(connection: Connection, row: Any) -> bool:
+    # A broadcast is, by who is subscribed; a reply, by who has not texted STOP since the question.
+    if row.broadcast_keyword is not None:
+        return is_subscribed(connection, row.subscriber_id, row.broadcast_keyword)
+    if row.inbound_id is None:
+        return True
+    asked = Moment(row.inbound_sent_at, row.inbound_received_at, row.inbound_id)
+    return later_end(connection, row.subscriber_id, None, asked) is None
 
 
 def settle_sent(connection: Connection, claim: Claim, provider_ref: str | None) -> None:
@@ -198,6 +210,8 @@ def apply_receipt(connection: Connection, provider: str, receipt: Receipt) -> st
     values: dict[str, Any] = {}
     if posted not in row.receipts:
         values["receipts"] = [*row.receipts, posted]
+        if receipt.is_opted_out:
+            end_by_provider(connection, row.subscriber_id, receipt.error or "opted out")
     if receipt.provider_ref and row.provider_ref is None:
         values["provider_ref"] = receipt.provider_ref
     if receipt.credits_cost is not None:

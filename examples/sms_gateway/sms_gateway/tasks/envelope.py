@@ -14,13 +14,18 @@ def pack_inbound(text: Inbound) -> dict[str, Any]:
     """A text as JSON."""
     packed = {**vars(text), "posted": dict(text.posted)}
     packed["sent_at"] = text.sent_at and text.sent_at.isoformat()
+    packed["received_at"] = text.received_at.isoformat()
     return packed
 
 
 def unpack_inbound(packed: dict[str, Any]) -> Inbound:
     """A text from JSON."""
-    sent_at = packed["sent_at"]
-    return Inbound(**{**packed, "sent_at": sent_at and datetime.fromisoformat(sent_at)})
+    times = {
+        name: datetime.fromisoformat(packed[name])
+        for name in ("sent_at", "received_at")
+        if packed.get(name)  # those that an older version has queued have no "received_at"
+    }
+    return Inbound(**{**packed, **times})
 
 
 def pack_receipt(receipt: Receipt) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from celery.exceptions import Retry
 
 from .. import ids
 from ..celery import app
-from ..errors import RejectedError, UnavailableError
+from ..errors import OptedOutError, RejectedError, UnavailableError
 from ..providers import Provider, Sent
 from ..publishing import again, publish_next
 from ..runtime import database, provider
 from ..settings import LONGEST_COUNTDOWN, settings
 from ..store import outbound
 from ..store.outbound import Claim, Nothing, Wait
+from ..store.subscribers import end_by_provider
 from .base import Step, back_off
 
 #: Seconds that an attempt may take beyond the waits for the provider.
@@ -43,7 +44,7 @@ def send(self: Any, message_id: str, attempts: int) -> dict[str, Any]:
     try:
         sent = attempt(chosen, claim)
     except RejectedError as error:
-        return fail(claim, str(error))
+        return fail(claim, str(error), is_opted_out=isinstance(error, OptedOutError))
     except UnavailableError as error:
         if claim.attempts >= settings().send_attempts:
             return fail(claim, f"given up after {claim.attempts} attempts: {error}")
@@ -68,10 +69,12 @@ def attempt(chosen: Provider, claim: Claim) -> Sent:
     return chosen.reply(message) if message.request_id else chosen.send(message)
 
 
-def fail(claim: Claim, words: str) -> dict[str, Any]:
-    """Note that a message will not be sent."""
+def fail(claim: Claim, words: str, is_opted_out: bool = False) -> dict[str, Any]:
+    """Note that a message will not be sent, and where its subscriber told the provider to stop."""
     with database().transaction() as connection:
         outbound.settle_failed(connection, claim, words)
+        if is_opted_out:
+            end_by_provider(connection, claim.subscriber_id, words)
     return {"message_id": claim.message.message_id, "state": "failed", "error": words}
 
 
