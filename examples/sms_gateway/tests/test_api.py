@@ -12,6 +12,7 @@ import pytest
 from sms_gateway.local import TOKEN, Local, free_port
 from sms_gateway.providers.twilio import signature
 from sms_gateway.simulator.forms import chikka_receipt, chikka_text
+from werkzeug.datastructures import MultiDict
 
 TEXT = chikka_text("5048303030534D415254", "639181234567", "bord on")
 RECEIPT = chikka_receipt("0" * 32)
@@ -163,6 +164,8 @@ def test_operators_have_a_token(
         ({"keyword": 1, "message": "x"}, "keyword"),
         ({"keyword": "bord", "message": "  "}, "message"),
         ({"keyword": "bord", "message": "x" * 1601}, "message"),
+        ({"keyword": "bord", "message": "a" * 1599 + "😀"}, "message"),
+        ({"keyword": "bord", "message": "€" * 801}, "message"),
         ({"keyword": "bord", "message": "\0"}, "message"),
         ('{"keyword": "bord", "message": "\\ud800"}', "message"),
     ],
@@ -185,6 +188,16 @@ def test_a_broadcast_can_be_looked_up_at_once(local: Local) -> None:
     wanted["body"] = '{"keyword": "bord", "message": "Other news"}'
     status, content, _ = ask(local, "POST", "/broadcast", **wanted)
     assert (status, content["message"].partition(":")[0]) == (400, "Idempotency-Key")
+
+
+@pytest.mark.parametrize(
+    ("message", "segments"),
+    [("a" * 1600, 11), ("a" * 1598 + "😀", 24), ("€" * 800, 11), ("a" * 161, 2), ("😀", 1)],
+)
+def test_a_broadcast_is_measured_as_it_is_sent(message: str, segments: int, local: Local) -> None:
+    wanted = operator({"keyword": "bord", "message": message})
+    status, content, _ = ask(local, "POST", "/broadcast", **wanted)
+    assert (status, content["segments"]) == (202, segments)
 
 
 def test_what_nobody_knows_is_not_found(local: Local) -> None:
@@ -257,4 +270,18 @@ def test_twilios_callers_are_verified(tmp_path_factory: Any) -> None:
         forged = local.post("/message", {**form, "Body": "bord off"}, headers)
         assert (forged.status, forged.json()["status"]) == (403, 403)
         assert local.post("/message", form).status == 403
+        # It may sign the port that it does not call, and a field more than once.
+        fields = MultiDict([*form.items(), ("MediaUrl", "b"), ("MediaUrl", "a"), ("MediaUrl", "b")])
+        for path in ("/message", "/message?x=1"):
+            port = urlsplit(local.api_url).port
+            for address in (local.api_url, f"{local.api_url}".removesuffix(f":{port}")):
+                signed = signature("secret", f"{address}{path}", fields)
+                headers = {
+                    "X-Twilio-Signature": signed,
+                    "Content-Type": "application/x-www-form-urlencoded",
+                }
+                body = urlencode(list(fields.items(multi=True)))
+                assert ask(local, "POST", path, body, headers)[0] == 202
+                body = body.replace("MediaUrl=a", "MediaUrl=c")
+                assert ask(local, "POST", path, body, headers)[0] == 403
         local.http.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -50,7 +51,7 @@ def number() -> str:
     return str(next(NUMBERS))
 
 
-def post(local: Local, who: str, message: str, **more: str) -> str:
+def post(local: Local, who: str, message: str, **more: Any) -> str:
     """Post a text by the simulator; its request id."""
     posted = local.text(who, message, **more)
     assert posted["status"] == 202
@@ -90,7 +91,7 @@ def test_an_opt_out_can_be_proved(local: Local) -> None:
     assert "never subscribed" in command(local, "subscriber", number())
 
 
-@pytest.mark.parametrize("message", ["", "what?", "stop it", "B O R D"])
+@pytest.mark.parametrize("message", ["", "what?", "stop by later", "B O R D"])
 def test_what_is_unknown_gets_the_list_of_keywords(message: str, local: Local) -> None:
     assert "BORD HELP" in talk(local, number(), message)
 
@@ -169,7 +170,18 @@ def test_a_broadcast_goes_to_each_subscriber_once(local: Local) -> None:
         talk(local, who, "bord on")
     talk(local, people[0], "bord off")
     local.simulator("/control", {"fail_rate": 0.2, "mode": "error_after", "duplicate": True})
-    content = {"keyword": "bord", "message": "The board meets at nine."}
+    found = broadcast(local, "The board meets at nine.")
+    assert found["total"] == found["sent"] + found["delivered"] + found["failed"]
+    sent = [one for one in local.sent() if one["message"] == found["message"]]
+    numbers = [one["mobile_number"] for one in sent]
+    assert len(numbers) == len(set(numbers)) == found["total"]
+    assert set(people[1:]) <= set(numbers) and people[0] not in numbers
+    assert "0 broadcasts" in command(local, "requeue", "--older-than", "0s", "--dry-run")
+
+
+def broadcast(local: Local, message: str) -> dict[str, Any]:
+    """Send a broadcast and wait for its end; how far it came."""
+    content = {"keyword": "bord", "message": message}
     status, made = local.operator("POST", "/broadcast", content)
     assert status == 202
 
@@ -177,24 +189,101 @@ def test_a_broadcast_goes_to_each_subscriber_once(local: Local) -> None:
         _, found = local.operator("GET", f"/broadcast/{made['id']}")
         return found["queued_at"] and not found["pending"] and found
 
-    found = wait_until(ask, "the broadcast")
-    assert found["total"] == found["sent"] + found["delivered"] + found["failed"]
-    sent = [one for one in local.sent() if one["message"] == content["message"]]
-    numbers = [one["mobile_number"] for one in sent]
-    assert len(numbers) == len(set(numbers)) == found["total"]
-    assert set(people[1:]) <= set(numbers) and people[0] not in numbers
-    assert "0 broadcasts" in command(local, "requeue", "--older-than", "0s", "--dry-run")
+    found: dict[str, Any] = wait_until(ask, "the broadcast")
+    return found
+
+
+STOPS = [
+    *("Stop.", "STOP!", "STOPALL", "CANCEL", "END", "QUIT", "Stop please", "“STOP”", "BORD STOP"),
+    *(
+        "bord off!",
+        "ＳＴＯＰ",
+        "Arrêt",
+        "please stop texting me 😡",
+        "UNSUBSCRIBE\n",
+        "bord cancel",
+    ),
+]
+
+
+def test_who_has_said_stop_gets_no_broadcast(local: Local) -> None:
+    stays, people = number(), {number(): message for message in STOPS}
+    asked = [post(local, who, "bord on") for who in (stays, *people)]
+    for request_id in asked:
+        wait_for(local, request_id, "sent")
+    asked = [post(local, who, message) for who, message in people.items()]
+    for request_id in asked:
+        reply = wait_for(local, request_id, "sent")["reply"]["message"]
+        assert "unsubscribed from" in reply or "not subscribed to BORD any more" in reply
+    broadcast(local, "The board is closed.")
+    sent = [one["mobile_number"] for one in local.sent() if one["message"].endswith("closed.")]
+    assert stays in sent and not people.keys() & set(sent)
+    who = next(iter(people))
+    assert "subscribed to BORD" in talk(local, who, "START")
+    assert "BORD HELP" in talk(local, who, "Help!")
+    broadcast(local, "The board is open.")
+    sent = [one["mobile_number"] for one in local.sent() if one["message"].endswith("open.")]
+    assert {stays, who} <= set(sent) and len(people.keys() & set(sent)) == 1
+
+
+def test_a_text_that_comes_late_does_not_undo_a_newer_one(local: Local) -> None:
+    who, begun = number(), time.time()
+    off = post(local, who, "bord off", fields={"timestamp": f"{begun + 1:.2f}"})
+    wait_for(local, off, "sent")
+    on = post(local, who, "bord on", fields={"timestamp": f"{begun:.2f}"})
+
+    def handled() -> Any:
+        status, found = local.operator("GET", f"/messages/{on}")
+        return status == 200 and found["inbound"]["handled_at"] and found
+
+    assert wait_until(handled, "the older text")["reply"] is None
+    broadcast(local, "Late news.")
+    assert who not in [
+        one["mobile_number"] for one in local.sent() if one["message"] == "Late news."
+    ]
+
+
+TWILIO = {
+    "SMS_PROVIDER": "twilio",
+    "TWILIO_ACCOUNT_SID": "AC1",
+    "TWILIO_AUTH_TOKEN": "secret",
+    "TWILIO_FROM": "+15005550006",
+    **HURRY,
+}
+
+
+def test_who_has_told_twilio_to_stop_is_unsubscribed(gateway: Callable[..., Local]) -> None:
+    with gateway(**TWILIO) as local:
+        local.start_web()
+        local.start_worker("worker")
+        local.wait_until_ready("worker")
+        more = {"provider": "twilio", "shortcode": "+15005550006"}
+        people = [f"+63917000000{n}" for n in range(3)]
+        for who in people:
+            wait_for(local, post(local, who, "bord on", **more), "delivered")
+        post(local, people[0], "Tama na po", **more, fields={"OptOutType": "STOP"})
+        wait_until(
+            lambda: "by the text 'Tama na po'" in command(local, "subscriber", people[0]), ""
+        )
+        assert broadcast(local, "One")["total"] == 2
+        assert people[0] not in [one["mobile_number"] for one in local.sent()[3:]]
+        local.simulator("/control", {"mode": "opted_out"})
+        found = broadcast(local, "Two")
+        assert (found["total"], found["failed"]) == (2, 2)
+        assert "21610" in command(local, "subscriber", people[1])
+        local.simulator("/control", {"mode": "ok"})
+        assert broadcast(local, "Three")["total"] == 0
+        # Twilio tells it by a receipt where a message service sends.
+        wait_for(local, post(local, people[1], "bord on", **more), "delivered")
+        local.simulator("/control", {"receipt_status": "undelivered", "receipt_error": "21610"})
+        broadcast(local, "Four")
+        wait_until(lambda: "undelivered 21610" in command(local, "subscriber", people[1]), "")
+        local.simulator("/control", {"receipt_status": None, "receipt_error": None})
+        assert broadcast(local, "Five")["total"] == 0
 
 
 def test_twilio_which_knows_no_repetition_is_asked(gateway: Callable[..., Local]) -> None:
-    settings = {
-        "SMS_PROVIDER": "twilio",
-        "TWILIO_ACCOUNT_SID": "AC1",
-        "TWILIO_AUTH_TOKEN": "secret",
-        "TWILIO_FROM": "+15005550006",
-        **HURRY,
-    }
-    with gateway(**settings) as local:
+    with gateway(**TWILIO) as local:
         local.start_web()
         local.start_worker("worker")
         local.wait_until_ready("worker")
@@ -233,6 +322,9 @@ class Weather(Keyword):
         if len(tries.read_text()) < 2:
             raise OSError("the sky is not visible")
         return f"Rain at {text.rest.upper()}."
+
+    def year(self, text, subscriber):
+        return "a" * 1599 + "\N{CLOUD WITH RAIN}\N{GRINNING FACE}"
 """
 
 
@@ -248,3 +340,8 @@ def test_another_distributions_keyword(gateway: Callable[..., Local], tmp_path: 
         local.wait_until_ready("worker")
         assert talk(local, number(), "Weather now  Manila") == "Rain at MANILA."
         assert "BORD HELP, WEATHER HELP" in talk(local, number(), "anything")
+        assert talk(local, number(), "weather year") == "a" * 1597 + "..."
+        assert (
+            "of weather takes 1603 units of UCS-2; chikka takes 1600: it is cut"
+            in local.log_text("worker")
+        )

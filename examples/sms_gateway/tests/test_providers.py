@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from sms_gateway.errors import (
     CallerError,
     FieldError,
+    OptedOutError,
     RejectedError,
     SettingsError,
     UnavailableError,
@@ -22,6 +25,8 @@ from sms_gateway.providers.client import retry_after
 from sms_gateway.providers.twilio import signature
 from sms_gateway.settings import Settings
 from sms_gateway.simulator.forms import chikka_receipt, chikka_text
+from sms_gateway.tasks.envelope import pack_inbound, unpack_inbound
+from werkzeug.datastructures import MultiDict
 
 CHIKKA_TEXT = chikka_text("5048303030534D415254", "639181234567", "bord on")
 CHIKKA_RECEIPT = chikka_receipt("0" * 32)
@@ -39,7 +44,7 @@ def provider(**environ: str) -> Provider:
     return make_provider(Settings.from_environment(environ), environ)
 
 
-def callback(form: dict[str, str], **more: Any) -> Callback:
+def callback(form: Mapping[str, str], **more: Any) -> Callback:
     return Callback(
         **{"url": lambda: "http://here/", "query": {}, "headers": {}, "form": form, **more}
     )
@@ -143,6 +148,50 @@ def test_twilio_verifies_the_address_that_twilio_called() -> None:
         with pytest.raises(CallerError, match="X-Twilio-Signature"):
             found.verify(callback(form, url=inside, headers=headers))
     assert "secret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("public_url", "signed_url", "is_right"),
+    [
+        ("https://sms.example.org", "https://sms.example.org:443", True),
+        ("https://sms.example.org:443", "https://sms.example.org", True),
+        ("https://sms.example.org:8443", "https://sms.example.org", True),
+        ("https://sms.example.org:8443", "https://sms.example.org:8443", True),
+        ("http://sms.example.org", "http://sms.example.org:80", True),
+        ("https://me:hush@sms.example.org", "https://me:hush@sms.example.org:443", True),
+        ("http://[::1]", "http://[::1]:80", True),
+        ("https://sms.example.org", "https://sms.example.org:80", False),
+        ("https://sms.example.org", "https://sms.example.org:8443", False),
+        ("https://sms.example.org", "http://sms.example.org", False),
+        ("https://sms.example.org", "https://sms.example.com:443", False),
+    ],
+)
+def test_twilio_signs_with_the_port_or_without(
+    public_url: str, signed_url: str, is_right: bool
+) -> None:
+    # As twilio.request_validator.RequestValidator has it, which was run on these beside this.
+    found = provider(**{**TWILIO, "SMS_PUBLIC_URL": public_url})
+    form = MultiDict([("B", "2"), ("A", "2"), ("A", "1"), ("A", "2")])
+    signed = signature("secret", f"{signed_url}/message?x=1", {"A": "1A2", "B": "2"})
+    headers = {"X-Twilio-Signature": signed}
+    asked = callback(form, url=lambda: "http://127.0.0.1:8000/message?x=1", headers=headers)
+    if is_right:
+        found.verify(asked)
+    else:
+        with pytest.raises(CallerError):
+            found.verify(asked)
+
+
+@pytest.mark.parametrize("said", ["STOP", "stop ", "START", "HELP", "MAYBE", ""])
+def test_twilio_tells_what_it_took_a_text_for(said: str) -> None:
+    form = {"From": "+639181234567", "To": "+15005550006", "Body": "x", "MessageSid": "SM1"}
+    read = provider(**TWILIO).parse_inbound(callback({**form, "OptOutType": said}))
+    known = {"STOP": "stop", "stop ": "stop", "START": "start", "HELP": "help"}
+    assert read.opt_out == known.get(said)
+    assert unpack_inbound(json.loads(json.dumps(pack_inbound(read)))) == read
+    queued_before = pack_inbound(read)
+    del queued_before["opt_out"], queued_before["received_at"]  # by an older version
+    assert unpack_inbound(queued_before).received_at >= read.received_at
 
 
 @pytest.mark.parametrize("name", ["From", "To", "Body", "MessageSid"])
@@ -269,6 +318,19 @@ def test_a_refusal_is_final_and_in_the_providers_words(either: Provider, simulat
     simulator.simulator("/control", {"mode": "reject"})
     with pytest.raises(RejectedError, match="400 .*Invalid mobile number"):
         either.reply(MESSAGE)
+
+
+def test_twilio_tells_who_has_opted_out(simulator: Local) -> None:
+    simulator.simulator("/control", {"mode": "opted_out"})
+    with pytest.raises(OptedOutError, match="21610"):
+        provider(**TWILIO, SMS_PROVIDER_URL=simulator.simulator_url).reply(MESSAGE)
+
+
+def test_what_is_too_long_is_refused(either: Provider, simulator: Local) -> None:
+    longest = Outbound("d" * 32, MESSAGE.mobile_number, "2929", "a" * 1598 + "😀", "request")
+    either.reply(longest)
+    with pytest.raises(RejectedError, match="400 "):
+        either.reply(replace(longest, message_id="e" * 32, message="a" * 1599 + "😀"))
 
 
 def test_the_simulator_names_what_it_cannot_be_told(simulator: Local) -> None:

@@ -1,4 +1,4 @@
-"""Reading texts and numbers."""
+"""Reading texts, keywords and settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sms_gateway.errors import SettingsError
 from sms_gateway.keywords import Keyword, keywords, list_of_keywords
 from sms_gateway.keywords.bord import Bord
 from sms_gateway.settings import Settings
-from sms_gateway.texts import Text, normalise_number, parse_text
+from sms_gateway.texts import Text, parse_text
 
 
 @pytest.mark.parametrize(
@@ -22,45 +22,16 @@ from sms_gateway.texts import Text, normalise_number, parse_text
         ("Bord", "bord", "", ""),
         ("", "", "", ""),
         ("bord say  Hello   World", "bord", "say", "Hello World"),
+        ("“Bord on!”", "bord", "on", ""),
+        ("bord: off.", "bord", "off", ""),
+        ("ｂｏｒｄ　ｏｎ", "bord", "on", ""),
+        ("🙏 bord - say it's 3.5!", "bord", "say", "it's 3.5!"),
     ],
 )
 def test_case_and_white_space_do_not_matter(
     message: str, word: str, parameter: str, rest: str
 ) -> None:
     assert parse_text(message) == Text(message, word, parameter, rest)
-
-
-@pytest.mark.parametrize("message", ["STOP", " stop ", "Unsubscribe"])
-def test_stop_words(message: str) -> None:
-    assert parse_text(message).is_stop
-
-
-@pytest.mark.parametrize("message", ["stop it", "please stop", "bord stop", "stopp", ""])
-def test_stop_words_count_alone(message: str) -> None:
-    assert not parse_text(message).is_stop
-
-
-@pytest.mark.parametrize(
-    ("number", "expected"),
-    [
-        ("639181234567", "+639181234567"),
-        ("+63 918 123 4567", "+639181234567"),
-        ("09181234567", "+639181234567"),
-        ("+15005550006", "+15005550006"),
-        ("15005550006", "+15005550006"),
-    ],
-)
-def test_numbers_have_one_form(number: str, expected: str) -> None:
-    assert normalise_number(number, "PH") == expected
-
-
-@pytest.mark.parametrize(
-    "number",
-    ["", "abc", "12", "+", "6391812345678901234", "６３９１８１２３４５６７", "+4912345678901234"],
-)
-def test_what_is_no_number(number: str) -> None:
-    with pytest.raises(ValueError, match="not a telephone number"):
-        normalise_number(number, "PH")
 
 
 class Somebody:

@@ -79,7 +79,7 @@ def answer(connection: Connection, inbound_id: int, handler: Handler) -> str | N
         reply = handler(parse_text(row.message, row.opt_out), who)
         if reply and who.is_overtaken():
             logger.info("Text %s gets no reply: a later one says otherwise", row.request_id)
-        elif reply and (reply := sendable(reply, row.provider, f"to text {row.request_id}")):
+        elif reply and (reply := sendable(reply, row.provider, _what(row))):
             values = {
                 "message_id": ids.reply_message_id(row.task_id),
                 "provider": row.provider,
@@ -171,6 +171,10 @@ def conversation(connection: Connection, provider: str, request_id: str) -> dict
         "delivery_state": reply["state"] if reply else None,
         "task_ids": tasks,
     }
+
+
+def _what(row: Any) -> str:
+    return f"to text {row.request_id} of {row.keyword or 'no keyword'}"
 
 
 def _text(moment: Any) -> str | None:
