@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 
-from sqlalchemy import Column, Connection, func, inspect, or_, select
+from sqlalchemy import Column, Connection, func, inspect, or_, select, update
 from sqlalchemy.schema import CreateColumn
 
 from .keywords import asks_to_end, keywords
 from .schema import inbound_message, schema_version, subscriber, subscription
+from .settings import settings
+from .store import now
 from .store.subscribers import Moment, StoredSubscriber
-from .texts import Text, parse_text
+from .texts import Text, normalise_number, parse_text
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,7 @@ def upgrade(connection: Connection) -> None:
         return
     for column in _NEW_COLUMNS:
         _add(connection, column)
+    end_strangers(connection, settings().region)
     hear_stops(connection)
     connection.execute(schema_version.delete())
     connection.execute(schema_version.insert().values(version=VERSION))
@@ -36,6 +39,31 @@ def _add(connection: Connection, column: Column[str]) -> None:
     if column.name not in {found["name"] for found in inspect(connection).get_columns(table)}:
         clause = CreateColumn(column).compile(dialect=connection.dialect)
         connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {clause}")
+
+
+def end_strangers(connection: Connection, region: str) -> None:
+    """End the subscriptions of numbers that version 1 read as another country's.
+
+    What goes there goes to a stranger. Who texted subscribes again, by the right number.
+    """
+    query = (
+        select(subscription.c.id, subscriber.c.mobile_number, inbound_message.c.posted)
+        .select_from(subscription)
+        .join(subscriber, subscriber.c.id == subscription.c.subscriber_id)
+        .join(inbound_message, inbound_message.c.id == subscription.c.began_by)
+        .where(subscription.c.ended_at.is_(None))
+    )
+    for row in connection.execute(query).all():
+        posted = row.posted.get("mobile_number") or row.posted.get("From") or row.mobile_number
+        try:
+            if normalise_number(posted, region) == row.mobile_number:
+                continue
+        except ValueError:
+            pass
+        reason = f"an older version read the number {posted} as {row.mobile_number}"
+        logger.warning("Subscription %d ended: %s", row.id, reason)
+        values = {"ended_at": now(), "ended_reason": reason}
+        connection.execute(update(subscription).where(subscription.c.id == row.id).values(**values))
 
 
 def hear_stops(connection: Connection) -> None:

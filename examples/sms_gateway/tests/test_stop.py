@@ -280,6 +280,10 @@ def test_an_older_versions_database_is_raised(
 ) -> None:
     say(database, "0", "bord on", 0)
     waiting = store(database, "waits", "bord on")
+    with database.transaction() as connection:  # "9181234567" in PH
+        stranger = Inbound("s", "+9181234567", "2929", "", NOW, {"mobile_number": "9181234567"})
+        stored = inbound.store(connection, "chikka", stranger, "bord")
+        inbound.answer(connection, stored.id, lambda _, who: f"{who.subscribe('bord')}")
     make_old(database)
     with database.engine.begin() as connection:
         query = (
@@ -299,8 +303,10 @@ def test_an_older_versions_database_is_raised(
     assert is_subscribed(database) is remains
     with database.reading() as connection:
         assert list(connection.scalars(select(schema_version.c.version))) == [VERSION]
+        reasons = list(connection.scalars(select(subscription.c.ended_reason)))
         columns = {one["name"] for one in inspect(connection).get_columns("subscription")}
     assert "ended_reason" in columns
+    assert "an older version read the number 9181234567 as +9181234567" in reasons
     for other in others:
         other.close()
     assert waiting
