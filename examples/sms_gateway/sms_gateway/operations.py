@@ -16,6 +16,9 @@ def add_commands(commands: Any) -> None:
     number = commands.add_parser("subscriber", help="the subscriptions of a number, with proof")
     number.add_argument("mobile_number", help="such as +639181234567")
     number.add_argument("--json", action="store_true", help="with what the provider posted")
+    ended = commands.add_parser("unsubscribe", help="end every subscription of a number")
+    ended.add_argument("mobile_number", help="such as +639181234567")
+    ended.add_argument("--reason", default="an operator", help="what is kept as the proof")
     for name, text in (
         ("outbox", "outbound messages that are not sent: queued and failed"),
         ("requeue", "publish again what waits in the database, such as after a broker's loss"),
@@ -36,6 +39,8 @@ def run(chosen: argparse.Namespace) -> int:
     """Run an operator's command and return the exit code."""
     if chosen.command == "subscriber":
         return show_subscriber(chosen.mobile_number, chosen.json)
+    if chosen.command == "unsubscribe":
+        return unsubscribe(chosen.mobile_number, chosen.reason)
     before = datetime.now(timezone.utc) - read_age(chosen.older_than)
     if chosen.command == "outbox":
         return show_outbox(before)
@@ -59,14 +64,9 @@ def read_age(text: str) -> timedelta:
 def show_subscriber(number: str, as_json: bool) -> int:
     """Print each subscription of a number, with the texts that began and ended it."""
     from .runtime import database
-    from .settings import settings
     from .store.subscribers import history
-    from .texts import normalise_number
 
-    try:
-        number = normalise_number(number, settings().region)
-    except ValueError as error:
-        raise GatewayError(f"{number!r}: {error}") from None
+    number = read_number(number)
     with database().reading() as connection:
         rows = history(connection, number)
     if as_json:
@@ -81,6 +81,29 @@ def show_subscriber(number: str, as_json: bool) -> int:
                 ended = f"ended {row.ended_at:%Y-%m-%d %H:%M:%S} UTC by {row.ended_reason!r}"
             print(f"{' ' * len(number)} {row.keyword}: {ended}")
     return 0
+
+
+def unsubscribe(number: str, reason: str) -> int:
+    """End every subscription of a number, as STOP does; the reason is kept."""
+    from .runtime import database
+    from .store.subscribers import end_subscriptions, subscriber_id
+
+    number = read_number(number)
+    with database().transaction() as connection:
+        ended = end_subscriptions(connection, subscriber_id(connection, number), reason)
+    print(f"{number}: {ended} subscriptions ended")
+    return 0
+
+
+def read_number(number: str) -> str:
+    """A telephone number in the form of E.164; raises GatewayError."""
+    from .settings import settings
+    from .texts import normalise_number
+
+    try:
+        return normalise_number(number, settings().region)
+    except ValueError as error:
+        raise GatewayError(f"{number!r}: {error}") from None
 
 
 def _when(row: Any, what: str) -> str:

@@ -67,7 +67,7 @@ subscription = Table(
     Column("began_by", ForeignKey("inbound_message.id"), nullable=False),
     Column("ended_at", UTCDateTime),
     Column("ended_by", ForeignKey("inbound_message.id")),
-    #: Why it ended, in the provider's words, where no text to us ended it.
+    #: Why it ended, in the words of the provider or the operator, where no text to us ended it.
     Column("ended_reason", Text),
     Index("subscription_by_keyword", "keyword", "id"),
 )
@@ -118,11 +118,11 @@ opt_out = Table(
     Column("subscriber_id", ForeignKey("subscriber.id"), nullable=False),
     #: Which subscription; None: all.
     Column("keyword", String(32)),
-    #: The text that asked; None where the provider told.
+    #: The text that asked; None where the provider or an operator told.
     Column("inbound_id", ForeignKey("inbound_message.id")),
     Column("sent_at", UTCDateTime),
     Column("received_at", UTCDateTime, nullable=False),
-    #: What the provider told.
+    #: What they told.
     Column("reason", Text),
     Index("opt_out_by_subscriber", "subscriber_id", "id"),
 )

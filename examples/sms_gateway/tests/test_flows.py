@@ -89,6 +89,9 @@ def test_an_opt_out_can_be_proved(local: Local) -> None:
     assert "ended " in proof and "by the text ' Stop '" in proof
     assert '"message_type": "incoming"' in command(local, "subscriber", who, "--json")
     assert "never subscribed" in command(local, "subscriber", number())
+    talk(local, who, "bord on")
+    assert "1 subscriptions ended" in command(local, "unsubscribe", who, "--reason", "by a call")
+    assert "by 'by a call'" in command(local, "subscriber", who)
 
 
 @pytest.mark.parametrize("message", ["", "what?", "stop by later", "B O R D"])

@@ -17,7 +17,7 @@ from sms_gateway.providers import Inbound, Receipt
 from sms_gateway.schema import outbound_message, schema_version, subscription
 from sms_gateway.store import inbound, outbound
 from sms_gateway.store.outbound import Claim, Nothing
-from sms_gateway.store.subscribers import Moment, end_by_provider
+from sms_gateway.store.subscribers import Moment, end_subscriptions
 from sms_gateway.tasks.message import answer_without_keyword
 from sms_gateway.texts import Text
 from sqlalchemy import inspect, select, text
@@ -231,7 +231,7 @@ def test_a_reply_that_waits_is_not_sent_to_who_has_said_stop(database: Database)
 def test_the_providers_refusal_ends_the_subscription(database: Database) -> None:
     say(database, "1", "bord on", None, -9)
     with database.transaction() as connection:
-        assert end_by_provider(connection, 1, "21610: unsubscribed") == 1
+        assert end_subscriptions(connection, 1, "21610: unsubscribed") == 1
     assert not is_subscribed(database)
     say(database, "2", "bord on", None, -1)  # said before, and handled late
     assert not is_subscribed(database)

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, case, func, select, update
 from ..providers import Outbound, Receipt
 from ..schema import RANKS, broadcast, inbound_message, outbound_message, subscriber
 from . import now
-from .subscribers import Moment, end_by_provider, is_subscribed, later_end
+from .subscribers import Moment, end_subscriptions, is_subscribed, later_end
 
 _table = outbound_message
 
@@ -211,7 +211,7 @@ def apply_receipt(connection: Connection, provider: str, receipt: Receipt) -> st
     if posted not in row.receipts:
         values["receipts"] = [*row.receipts, posted]
         if receipt.is_opted_out:
-            end_by_provider(connection, row.subscriber_id, receipt.error or "opted out")
+            end_subscriptions(connection, row.subscriber_id, receipt.error or "opted out")
     if receipt.provider_ref and row.provider_ref is None:
         values["provider_ref"] = receipt.provider_ref
     if receipt.credits_cost is not None:

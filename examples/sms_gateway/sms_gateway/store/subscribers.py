@@ -35,7 +35,7 @@ class Moment:
     #: By the provider's clock; None where it does not tell.
     sent_at: datetime | None
     received_at: datetime
-    #: The text; 0 where the provider told.
+    #: The text; 0 where there is none: the provider told, or an operator.
     inbound_id: int
 
     def is_after(self, other: Moment) -> bool:
@@ -192,13 +192,13 @@ def later_end(
     return None
 
 
-def end_by_provider(connection: Connection, subscriber_id: int, reason: str) -> int:
-    """End every subscription of somebody whom the provider sends nothing; return how many.
+def end_subscriptions(connection: Connection, subscriber_id: int, reason: str) -> int:
+    """End every subscription of somebody who said so elsewhere; return how many there were.
 
     Args:
         connection: a transaction.
         subscriber_id: who.
-        reason: the provider's words.
+        reason: the words of the provider, or of the operator.
     """
     which = subscriber.c.id == subscriber_id
     # One after the other with the subscriber's texts, as in inbound.answer.
@@ -209,7 +209,7 @@ def end_by_provider(connection: Connection, subscriber_id: int, reason: str) -> 
     values = {"ended_at": moment, "ended_reason": reason}
     query = update(subscription).where(_is_current(subscriber_id)).values(**values)
     ended = connection.execute(query).rowcount
-    logger.warning("The provider sends subscriber %d nothing: %s", subscriber_id, reason)
+    logger.warning("Subscriber %d gets nothing more: %s", subscriber_id, reason)
     return ended
 
 

@@ -16,7 +16,7 @@ from ..runtime import database, provider
 from ..settings import LONGEST_COUNTDOWN, settings
 from ..store import outbound
 from ..store.outbound import Claim, Nothing, Wait
-from ..store.subscribers import end_by_provider
+from ..store.subscribers import end_subscriptions
 from .base import Step, back_off
 
 #: Seconds that an attempt may take beyond the waits for the provider.
@@ -74,7 +74,7 @@ def fail(claim: Claim, words: str, is_opted_out: bool = False) -> dict[str, Any]
     with database().transaction() as connection:
         outbound.settle_failed(connection, claim, words)
         if is_opted_out:
-            end_by_provider(connection, claim.subscriber_id, words)
+            end_subscriptions(connection, claim.subscriber_id, words)
     return {"message_id": claim.message.message_id, "state": "failed", "error": words}
 
 
