@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
 from typing import Literal
 
 #: What a text can ask for.
@@ -85,7 +84,6 @@ _STOP_ALL = (("stopall",), ("stop", "all"))
 _LONGEST_PHRASE = max(len(phrase) for phrase in _STOP)
 
 
-@lru_cache(maxsize=1024)
 def read_request(message: str) -> Request | None:
     """What a text asks for; None where it asks for nothing of the kind."""
     words = fold(message)

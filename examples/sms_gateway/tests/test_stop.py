@@ -134,6 +134,7 @@ ORDERS: list[tuple[tuple[float | None, float], tuple[float | None, float]]] = [
     ((5, 5), (5, 6)),  # by a clock of whole seconds
     ((5, 6), (-(10**9), 7)),  # by a clock that is wrong for one
     ((10**9, 6), (7, 7)),
+    ((-(10**6), 9), (5, 6)),  # posted again after eleven days, or by a wrong clock
 ]
 ENDS = ["BORD OFF!", "bord stop", "STOP", "cancel"]
 
@@ -165,13 +166,17 @@ def test_an_end_that_is_late_does_not_undo_a_newer_text(end: str, database: Data
     assert is_subscribed(database)
 
 
-def test_moments_are_ordered_by_what_is_known() -> None:
+def test_the_later_of_two_moments_is_found_by_what_is_known() -> None:
     first = Moment(NOW, NOW + timedelta(seconds=9), 2)
     second = Moment(NOW + timedelta(seconds=1), NOW + timedelta(seconds=3), 1)
-    assert second.is_after(first) and not first.is_after(second)
-    assert not first.is_after(first)
+    assert second.ends(first) and not first.ends(second)
+    assert not first.ends(first)
     told = Moment(None, NOW + timedelta(seconds=5), 0)
-    assert first.is_after(told) and told.is_after(second)
+    assert first.ends(told) and told.ends(second)
+    ancient = Moment(NOW - timedelta(days=4000), NOW + timedelta(seconds=4), 3)
+    assert ancient.ends(second) and second.ends(ancient)  # in doubt, the end
+    future = Moment(NOW + timedelta(days=4000), NOW + timedelta(seconds=4), 4)
+    assert future.ends(second) and not future.ends(first)
 
 
 def test_start_undoes_the_last_stop(database: Database) -> None:

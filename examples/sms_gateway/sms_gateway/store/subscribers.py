@@ -21,8 +21,8 @@ from . import now
 
 logger = logging.getLogger(__name__)
 
-#: Two texts are ordered by the provider's clock if they took about as long to come here; a clock
-#: that was wrong for one of them cannot tell.
+#: By how much the times that two texts took to come here may differ for the provider's clock to
+#: tell which was later; and by how much it may be ahead of ours.
 CLOCK_TOLERANCE = timedelta(days=3)
 #: How many of a subscriber's latest opt-outs are looked at.
 LATEST = 100
@@ -38,14 +38,26 @@ class Moment:
     #: The text; 0 where there is none: the provider told, or an operator.
     inbound_id: int
 
-    def is_after(self, other: Moment) -> bool:
-        """Whether this was said after the other."""
-        if self.sent_at is not None and other.sent_at is not None and self.sent_at != other.sent_at:
-            delays = self.received_at - self.sent_at, other.received_at - other.sent_at
-            if abs(delays[0] - delays[1]) <= CLOCK_TOLERANCE:
-                return self.sent_at > other.sent_at
+    def ends(self, other: Moment) -> bool:
+        """Whether a wish to end, said now, is later than what was said at another moment.
+
+        Where the two took about as long to come here, the provider's clock tells. Where they did
+        not, a clock was wrong, or one was posted days later: the end counts if anything speaks for
+        it, since whoever says stop gets nothing more.
+        """
         mine, others = (self.received_at, self.inbound_id), (other.received_at, other.inbound_id)
-        return mine > others
+        is_later = mine > others
+        sent, other_sent = self._believed(), other._believed()
+        if sent is None or other_sent is None or sent == other_sent:
+            return is_later
+        delays = self.received_at - sent, other.received_at - other_sent
+        if abs(delays[0] - delays[1]) <= CLOCK_TOLERANCE:
+            return sent > other_sent
+        return is_later or sent > other_sent
+
+    def _believed(self) -> datetime | None:
+        is_future = self.sent_at is not None and self.sent_at > self.received_at + CLOCK_TOLERANCE
+        return None if is_future else self.sent_at
 
 
 def subscriber_id(connection: Connection, mobile_number: str) -> int:
@@ -164,10 +176,10 @@ class StoredSubscriber:
             current = current.where(subscription.c.keyword == word)
         ended = []
         for row in self._connection.execute(current).all():
-            if _moment(row, row.id).is_after(self._moment):
-                self._is_overtaken = True
-            else:
+            if self._moment.ends(_moment(row, row.id)):
                 ended.append(row.subscription_id)
+            else:
+                self._is_overtaken = True
         values = {"ended_at": now(), "ended_by": self._moment.inbound_id}
         query = update(subscription).where(subscription.c.id.in_(ended)).values(**values)
         return self._connection.execute(query).rowcount if ended else 0
@@ -187,7 +199,7 @@ def later_end(
         .limit(LATEST)
     )
     for row in connection.execute(query):
-        if _moment(row, row.inbound_id or 0).is_after(moment):
+        if _moment(row, row.inbound_id or 0).ends(moment):
             return row
     return None
 
