@@ -94,7 +94,7 @@ def test_an_opt_out_can_be_proved(local: Local) -> None:
     assert "by 'by a call'" in command(local, "subscriber", who)
 
 
-@pytest.mark.parametrize("message", ["", "what?", "stop by later", "B O R D"])
+@pytest.mark.parametrize("message", ["", "what?", "stop it", "stop by later", "B O R D"])
 def test_what_is_unknown_gets_the_list_of_keywords(message: str, local: Local) -> None:
     assert "BORD HELP" in talk(local, number(), message)
 
