@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .conf import ConfigWarning as ConfigWarning
     from .errors import ConfigError as ConfigError
     from .errors import LedgerError as LedgerError
+    from .errors import ResultError as ResultError
     from .errors import ToolboxError as ToolboxError
     from .errors import TopologyError as TopologyError
     from .errors import UnconfirmedError as UnconfirmedError
@@ -33,6 +34,7 @@ _HOMES = {
     "ConfigWarning": "conf",
     "Ledger": "ledger",
     "LedgerError": "errors",
+    "ResultError": "errors",
     "ToolboxError": "errors",
     "TopologyError": "errors",
     "UnconfirmedError": "errors",

@@ -28,16 +28,15 @@ class Fitting:
 
     codec: str | None = None
 
-    def text(self, text: str, length: int | None = None) -> str:
+    def text(self, text: str, length: int) -> str:
         """Return ``text`` with what the database refuses escaped, as ``\\u0434``, and cut.
 
         Args:
-            length: the column's, in characters; None for no limit. What is longer ends with
-                :data:`MARK`.
+            length: the column's, in characters. What is longer ends with :data:`MARK`.
         """
         if "\0" in text or not text.isascii():
             text = self._storable(text)
-        if length is None or len(text) <= length:
+        if len(text) <= length:
             return text
         return text[: length - len(MARK)] + MARK
 

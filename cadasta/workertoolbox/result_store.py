@@ -52,7 +52,9 @@ DIALECTS = ("postgresql", "sqlite", "mysql", "mariadb")
 
 #: A result's columns of text, but for its id.
 _TEXTS = ("status", "traceback", "name", "worker", "queue")
-_ATTEMPT_TEXTS = {"state": 50, "worker": 155, "error": None}
+#: The length of a column that has none.
+ENDLESS = 2**31
+_ATTEMPT_TEXTS = (("state", 50), ("worker", 155), ("error", ENDLESS))
 
 _Name = tuple[str | None, str | None]
 
@@ -241,7 +243,7 @@ class ResultStore:
         if tables.attempt is None or statement is None or not self._keeps_attempts:
             return
         try:
-            row = tables.fitted(row, _ATTEMPT_TEXTS)
+            row = tables.fitted(row)
             if row.get("place") is None:
                 row["place"] = self._place_of_one_more(tables.attempt, row["task_id"])
             self._run(statement, row)
@@ -360,7 +362,7 @@ class _Tables:
         self.task, self.group, self.attempt = task, group, attempts
         #: How text is made to fit, and how long it may be in each column.
         self.fitting = fitting
-        self._lengths = {name: columns.get(name) for name in _TEXTS}
+        self._lengths = tuple((name, columns.get(name) or ENDLESS) for name in _TEXTS)
         #: The columns of a result that are there, without the number that nobody needs.
         self.shown = [one for one in task.c if one.name in columns and one.name != "id"]
         self.statements = Statements(task, columns, dialect)
@@ -394,15 +396,17 @@ class _Tables:
             return found
         return {key: value for key, value in found.items() if key not in self._missing}
 
-    def fitted(self, row: dict[str, Any], lengths: Mapping[str, int | None]) -> dict[str, Any]:
+    def fitted(
+        self, row: dict[str, Any], lengths: Sequence[tuple[str, int]] = _ATTEMPT_TEXTS
+    ) -> dict[str, Any]:
         """Return the row with its id and the texts named in ``lengths`` made to fit."""
         found = dict(row)
-        fitting = self.fitting
-        found["task_id"] = fitting.key(found["task_id"])
-        for name, length in lengths.items():
+        found["task_id"] = self.fitting.key(found["task_id"])
+        for name, length in lengths:
             value = found.get(name)
-            if value is not None:
-                found[name] = fitting.text(str(value), length)
+            # Looked at here: nearly each of them fits, and this is run for each write.
+            if value and not (len(value) <= length and value.isascii() and "\0" not in value):
+                found[name] = self.fitting.text(value, length)
         return found
 
 
