@@ -256,7 +256,7 @@ class ToolboxBackend(BaseBackend):
         try:
             tell(task_id, exc, traceback, request, store_result, call_errbacks, state)
         except (BackendStoreError, SQLAlchemyError, ToolboxError):
-            if not stopping.is_worker() or get_current_worker_task() is not None:
+            if request is None or get_current_worker_task() is not None:
                 raise
             # Raised in the worker's main process, it would leave the message without an answer.
             tell(task_id, exc, traceback, request, False, call_errbacks, state)

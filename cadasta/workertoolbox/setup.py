@@ -7,9 +7,10 @@ import logging
 from datetime import datetime, timedelta
 from typing import Any
 
+from celery import signals
 from celery.utils.time import subtract_datetimes
 
-from . import logs
+from . import logs, stopping
 from .conf import masked
 from .defaults import require_same_broker
 from .errors import ConfigError, TopologyError
@@ -56,9 +57,9 @@ def setup_app(app: Any, throw: bool = True) -> None:
         register_probe,
         guard_monitor_queue,
         lengthen_short_delays,
+        announce_stops,
         stop_warm,
         fail_unsendable,
-        tell_pool,
         declare_topology,
         make_tables,
     )
@@ -192,11 +193,19 @@ def fail_unsendable(app: Any) -> None:
     app.steps["worker"].add(FailUnsendable)
 
 
-def tell_pool(app: Any) -> None:
-    """Add the step that ends the pool's waits for the database when the worker stops."""
-    from .stopping import TellPool  # the worker's part of Celery
+def announce_stops(app: Any) -> None:
+    """Tell a worker's processes when it is to stop, so that none waits long for a database."""
+    from .warm_stop import AnnounceStop  # the worker's part of Celery
 
-    app.steps["worker"].add(TellPool)
+    stopping.prepare()
+    signals.worker_shutting_down.connect(
+        _announce_stop, weak=False, dispatch_uid="workertoolbox.announce_stop"
+    )
+    app.steps["worker"].add(AnnounceStop)
+
+
+def _announce_stop(**_: Any) -> None:
+    stopping.announce()
 
 
 def set_up_logging(app: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from celery import bootsteps
 
+from . import stopping
+
 #: Seconds that a pool process may take to accept what it was handed; it does so at once.
 PATIENCE = 2.0
 
@@ -31,6 +33,19 @@ class AcceptBeforeFlush(bootsteps.StartStopStep):
         if isinstance(flush, _Flush):
             return
         parent.pool.flush = _Flush(flush, parent.pool, parent.hub)
+
+
+class AnnounceStop(bootsteps.StartStopStep):
+    """Tell the pool's processes of a stop that no signal began, such as ``control shutdown``."""
+
+    # Celery stops in the order opposite to that of the start: before the pool.
+    requires = ("celery.worker.components:Pool",)
+
+    def stop(self, parent: Any) -> None:
+        """Celery calls it with the worker, before the pool is to end."""
+        stopping.announce()
+
+    terminate = stop
 
 
 def has_event_loop(pool: Any) -> bool:

@@ -18,8 +18,8 @@ FOLDER = ROOT / "cadasta" / "workertoolbox"
 #: From the ground up. A module may import modules of lower layers only. The architecture's order,
 #: with the helpers that its rooms needed; a folder (``migrations``) counts as one module.
 LAYERS = (
-    "errors jsontext redis_connection urls",
-    "failures fitting stopping",
+    "errors jsontext redis_connection stopping urls",
+    "failures fitting",
     "amqp_transport database embedded_file environment followups"
     " ledger_values logs monitor_amqp monitor_redis monitor_sqs redis_transport result_limits"
     " result_prepared result_values retries schema topology warm_stop",
