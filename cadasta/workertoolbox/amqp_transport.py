@@ -13,11 +13,12 @@ from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import Any
 
-from amqp import spec
+from amqp import Message, spec
 from amqp.exceptions import MessageNacked, RecoverableConnectionError
 from kombu.transport import pyamqp
 
 from .errors import UnconfirmedError
+from .expiring import EXPIRING
 
 #: AMQP's delivery mode of messages that a broker need not keep, as those of Celery's events.
 TRANSIENT = 1
@@ -40,6 +41,8 @@ class Channel(pyamqp.Channel):
     _confirm_selected: bool  # py-amqp's: whether the broker confirms on this channel
     #: Publishes since then; the broker counts them as well.
     _published = 0
+    #: The number of the first message of the last publish, which may have two.
+    _first_of_last = 1
 
     def basic_publish_confirm(
         self,
@@ -74,6 +77,29 @@ class Channel(pyamqp.Channel):
             self._wait_for_confirmation(limit)
         return done
 
+    def _basic_publish(
+        self, msg: Any, exchange: str = "", routing_key: str = "", *args: Any, **kwargs: Any
+    ) -> Any:
+        """Write a message; of a task that expires on the broker, the monitor's copy first.
+
+        RabbitMQ drops each copy of a message when it expires. So these are two messages, each to
+        its queue alone, and whoever dies between the two has lost no record.
+        """
+        self._first_of_last = self._published + 1
+        expiring = msg.properties.pop(EXPIRING, None)
+        if expiring is not None:
+            properties = dict(msg.properties)
+            headers = {**properties.pop("application_headers"), **expiring.headers}
+            copy = Message(msg.body, application_headers=headers, **properties)
+            super()._basic_publish(copy, "", expiring.monitor, *args, **kwargs)
+            self._published += self._confirm_selected
+            msg.properties["expiration"] = str(expiring.milliseconds)
+            exchange, routing_key = "", expiring.queue
+        return super()._basic_publish(msg, exchange, routing_key, *args, **kwargs)
+
+    #: Where the user has turned confirmations off, py-amqp's own name for it.
+    basic_publish = _basic_publish
+
     def _do_revive(self) -> None:
         # The broker has closed the channel, for an error, and counts anew on the next one.
         self._published = 0
@@ -86,7 +112,7 @@ class Channel(pyamqp.Channel):
         def note(method: Any, delivery_tag: int, *_: Any) -> None:
             nonlocal confirmed
             confirmed = delivery_tag
-            if method == spec.Basic.Nack and confirmed >= self._published:
+            if method == spec.Basic.Nack and confirmed >= self._first_of_last:
                 raise MessageNacked(
                     "RabbitMQ refused a message: a queue that it goes to is full "
                     "(x-overflow: reject-publish) or out of order."

@@ -30,6 +30,8 @@ PIPE_WIDTH = 1000
 WIDE = 130
 #: Seconds between two looks of ``--watch``.
 WATCH_INTERVAL = 1.0
+#: Shown in the place of the state of a task that no worker will begin any more.
+EXPIRED = "EXPIRED"
 STYLES = {
     "SUCCESS": "green",
     "FAILURE": "red",
@@ -37,6 +39,7 @@ STYLES = {
     "RETRY": "yellow",
     "STARTED": "cyan",
     "PENDING": "dim",
+    EXPIRED: "yellow",
 }
 
 
@@ -87,7 +90,7 @@ def tasks_table(page: Page, width: int | None = None) -> Table:
         right = column in {"Waited", "Ran"}
         table.add_column(column, justify="right" if right else "left", no_wrap=column != "Name")
     for task in page:
-        state = Text(task.state, STYLES.get(task.state, ""))
+        state = Text(*_state(task))
         name, task_id, published = Text(task.name), Text(task.task_id), _local(task.published_at)
         if wide:
             times = (published, _seconds(task.waited), _seconds(task.ran))
@@ -168,8 +171,9 @@ def workflow_tree(workflow: Workflow, task_id: str | None = None) -> Tree:
     def label(node: Node) -> Text:
         task = node.task
         style = "bold" if task.task_id == task_id else ""
+        state, state_style = _state(task)
         return Text.assemble(
-            (f"{task.state:<8}", STYLES.get(task.state, "")),
+            (f"{state:<8}", state_style),
             (f" {task.name}", style),
             (f"  {task.task_id}", "dim"),
         )
@@ -216,7 +220,14 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def task_json(task: Task) -> str:
     """A task as one line of JSON; times as ISO 8601 in UTC."""
-    return _strict_json({**_fields(task), "waited": task.waited, "ran": task.ran})
+    told = {"has_expired": task.has_expired, "waited": task.waited, "ran": task.ran}
+    return _strict_json({**_fields(task), **told})
+
+
+def _state(task: Task) -> tuple[str, str]:
+    """A task's state for people's eyes, and its style."""
+    state = EXPIRED if task.has_expired else task.state
+    return state, STYLES.get(state, "")
 
 
 def _fields(task: Task) -> dict[str, Any]:

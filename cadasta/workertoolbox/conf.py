@@ -211,6 +211,7 @@ class Config(dict[str, Any]):
             default_queue=default,
             user_routes=settings.get("task_routes"),
             message_groups=kind == "sqs",
+            expires_on_broker=str(settings.get("broker_transport")).startswith("toolbox-amqp"),
             delay_queue_type=settings.get("broker_native_delayed_delivery_queue_type", "quorum"),
         )
 

@@ -64,6 +64,13 @@ def load(text: str | bytes | None) -> Any:
         return text
 
 
+def merged(old: str | None, new: str | None) -> str | None:
+    """Return the JSON object ``old`` with what ``new`` says besides, or instead; either may lack."""
+    if old is None or new is None:
+        return old if new is None else new
+    return dump({**json.loads(old), **json.loads(new)})
+
+
 def contains(text: str | None, wanted: str) -> bool:
     """Tell whether the JSON ``text`` contains ``wanted``, as PostgreSQL's ``@>`` sees it."""
     return text is not None and _contains(json.loads(text), json.loads(wanted))

@@ -288,12 +288,17 @@ class Ledger:
         """Return a page of tasks without a final result that should have one: lost or stuck.
 
         Their latest publication (a retry is one) and their ETA are at least ``older_than`` ago.
+        Tasks that expired before a worker began them are none of these: see
+        :attr:`Task.has_expired`.
         """
         before, size = _ago(older_than), _checked_limit(limit)
         place = None if after is None else queries.read_cursor(after)
         with self._using("read the ledger"):
             results = self._results.required("look for unfinished tasks")
-            query = self._tasks().where(queries.is_unfinished(results, self._results.dialect))
+            query = self._tasks().where(
+                queries.is_unfinished(results, self._results.dialect),
+                queries.may_start(results, datetime.now(timezone.utc)),
+            )
             return self._page(queries.overdue(query, before), size, place)
 
     def workflow(self, root_id: str) -> Workflow | None:

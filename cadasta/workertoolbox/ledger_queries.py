@@ -39,8 +39,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from .errors import LedgerError
-from .jsontext import contains, dump, load, paths_of_values
-from .ledger_values import FINAL_STATES, PENDING, Percentiles, Task
+from .jsontext import contains, dump, load, merged, paths_of_values
+from .ledger_values import FINAL_STATES, PENDING, WAITING_STATES, Percentiles, Task
 from .result_values import describe_error
 from .schema import attempt, task
 
@@ -187,6 +187,17 @@ def is_unfinished(results: TableClause, dialect: Dialect) -> ColumnElement[bool]
     return and_(~done, or_(task.c.ignore_result.is_(False), results.c.status.is_not(None)))
 
 
+def may_start(results: TableClause, now: datetime) -> ColumnElement[bool]:
+    """Return the condition that a task has begun, or has not expired before it could."""
+    waits: BindParameter[Any] = bindparam(
+        "waiting", sorted(WAITING_STATES), expanding=True, literal_execute=True
+    )
+    # A NULL where there is no result makes this one NULL, which is no answer to "or" either.
+    return or_(
+        task.c.expires.is_(None), task.c.expires >= now, results.c.status.not_in(waits)
+    )
+
+
 def is_named(name: str, dialect: Dialect) -> ColumnElement[bool]:
     """Return the condition on the name: exact, or with ``*`` for any characters."""
     beginning, star, rest = name.partition("*")
@@ -226,8 +237,9 @@ def has_headers(headers: Mapping[str, Any], dialect: Dialect) -> ColumnElement[b
 
 
 def add_sqlite_functions(connection: Any, record: object) -> None:
-    """Teach a new SQLite connection the search in JSON; an event handler of an engine."""
+    """Teach a new SQLite connection what it does with JSON; an event handler of an engine."""
     connection.create_function("workertoolbox_contains", 2, contains, deterministic=True)
+    connection.create_function("workertoolbox_merged", 2, merged, deterministic=True)
 
 
 def page(query: Select[Any], limit: int, after: tuple[datetime, str] | None) -> Select[Any]:
@@ -324,7 +336,9 @@ def _seconds(start: Any, end: Any, dialect: Dialect) -> ColumnElement[Any]:
 
 def expired(before: datetime, batch: int | None, after: tuple[datetime, str] | None) -> Select[Any]:
     """Return the selection of the next ``batch`` tasks last published before, oldest first."""
-    query = select(task.c.task_id, task.c.published_at, task.c.ignore_result).where(
+    query = select(
+        task.c.task_id, task.c.published_at, task.c.ignore_result, task.c.expires
+    ).where(
         task.c.published_at < before, task.c.last_published_at < before
     )
     if after is not None:

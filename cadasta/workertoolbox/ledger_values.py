@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 #: States after which nothing more happens to a task.
 FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 #: The state of a task without a row in the result table.
 PENDING = "PENDING"
+#: States in which a task waits in its queue, where it may expire.
+WAITING_STATES = frozenset({PENDING, "RECEIVED", "RETRY"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,19 @@ class Task:
     def is_final(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.state in FINAL_STATES
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether its time to start is over, and no worker has begun it: none ever will.
+
+        Its state stays ``PENDING`` or ``RETRY`` where the broker has dropped it; a worker that
+        takes it later makes it ``REVOKED``.
+        """
+        return (
+            self.expires is not None
+            and self.state in WAITING_STATES
+            and self.expires < datetime.now(timezone.utc)
+        )
 
     @property
     def due_at(self) -> datetime:

@@ -1,7 +1,8 @@
 """Batches of task records into the ledger: one statement, one transaction, any number of times.
 
-A later publication replaces what the row says, but for the parent, which is that of the first one;
-any other adds to the count of publications.
+A later publication replaces what the row says, but for the parent, which is that of the first one,
+and for what the caller said once; any other adds to the count of publications. See
+:mod:`.ledger_columns`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from . import schema
 from .database import writing
 from .failures import brief, is_bad_data, is_conflict, ledger_error
 from .jsontext import dump, harmless
-from .ledger_columns import COLUMNS, FIELDS, Values, columns_of, merge
+from .ledger_columns import COLUMNS, FIELDS, KEPT, Values, columns_of, merge
 from .ledger_values import Undecodable
 from .messages import TaskRecord
 
@@ -37,16 +38,27 @@ CONFLICT_WAITS = (0.05, 0.2, 1.0)
 MAX_BODY = 65_536
 
 
-def _assignments(new: str, old: str, least: str) -> str:
+#: The expression for one JSON object with what a second one says besides, or instead; either may
+#: be NULL. Takes the names of both, and the column's.
+Merging = Callable[[str, str, str], str]
+
+
+def _assignments(new: str, old: str, least: str, merged: Merging) -> str:
     """Return the SET clause of the upsert; ``new`` has the place of the name as ``{}``."""
     order = ("replacements", "retries", "last_published_at")
     is_later = "({}) > ({})".format(
         ", ".join(new.format(name) for name in order), ", ".join(old + name for name in order)
     )
-    descriptive = [name for name in FIELDS if name not in ("task_id", "parent_id", *order)]
+    apart = ("task_id", "parent_id", *KEPT, *order)
+    descriptive = [name for name in FIELDS if name not in apart]
     # MySQL assigns one after the other and sees what it assigned: the columns of the order come
     # last and backwards, which leaves the comparison true as long as it is needed.
-    parts = [
+    parts = []
+    for name in KEPT:
+        ours, theirs = f"{old}{name}", new.format(name)
+        later, earlier = merged(ours, theirs, name), merged(theirs, ours, name)
+        parts.append(f"{name} = CASE WHEN {is_later} THEN {later} ELSE {earlier} END")
+    parts += [
         f"{name} = CASE WHEN {is_later} THEN {new.format(name)} ELSE {old}{name} END"
         for name in (*descriptive, *reversed(order))
     ]
@@ -59,6 +71,31 @@ def _assignments(new: str, old: str, least: str) -> str:
     return ", ".join(parts)
 
 
+def _postgresql_merged(first: str, second: str, name: str) -> str:
+    # Of the columns the headers alone are ``jsonb``. ``||`` gives NULL where either is.
+    kind = "jsonb" if name == "headers" else "json"
+    both = f"({first}::jsonb || {second}::jsonb)::{kind}"
+    return f"COALESCE({both}, {second}, {first})"
+
+
+def _sqlite_merged(first: str, second: str, name: str) -> str:
+    return f"workertoolbox_merged({first}, {second})"
+
+
+def _mysql_merged(first: str, second: str, name: str) -> str:
+    """Its own two functions merge nested objects too and drop NULL, or make lists of two values.
+
+    So the one takes out of the first object what the second has, by a NULL for each name, and the
+    other adds the second. MariaDB 10.11 misses some names with an escape: then the second is all.
+    """
+    names = f"JSON_KEYS({second})"
+    inner = f"SUBSTR({names}, 2, CHAR_LENGTH({names}) - 2)"
+    nulls = f"""CONCAT('{{', REPLACE({inner}, '", "', '":null,"'), ':null}}')"""
+    both = f"JSON_MERGE_PRESERVE(JSON_MERGE_PATCH({first}, {nulls}), {second})"
+    has_escape = f"INSTR(CONCAT(JSON_KEYS({first}), {names}), CHAR(92)) > 0"
+    return f"COALESCE(CASE WHEN {has_escape} THEN NULL ELSE {both} END, {second}, {first})"
+
+
 _INTO = f"INSERT INTO celery_task ({', '.join(COLUMNS)})"
 
 
@@ -69,7 +106,7 @@ def _postgresql_statement(engine: Engine) -> str:
     # Nothing but names of columns and types is put into this text.
     return (
         f"{_INTO} SELECT * FROM unnest({arrays}) ON CONFLICT (task_id) DO UPDATE SET "  # noqa: S608
-        + _assignments("excluded.{}", "celery_task.", "LEAST")
+        + _assignments("excluded.{}", "celery_task.", "LEAST", _postgresql_merged)
     )
 
 
@@ -97,14 +134,14 @@ def _quoted(value: str | None) -> str:
 def _sqlite_statement(engine: Engine) -> str:
     return (
         f"{_INTO} VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT (task_id) DO UPDATE SET "
-        + _assignments("excluded.{}", "celery_task.", "MIN")
+        + _assignments("excluded.{}", "celery_task.", "MIN", _sqlite_merged)
     )
 
 
 def _mysql_statement(engine: Engine) -> str:
     return (
         f"{_INTO} VALUES ({', '.join(['%s'] * len(COLUMNS))}) ON DUPLICATE KEY UPDATE "
-        + _assignments("VALUES({})", "", "LEAST")
+        + _assignments("VALUES({})", "", "LEAST", _mysql_merged)
     )
 
 

@@ -74,7 +74,8 @@ _PROTOCOL_HEADERS = frozenset(
 MAX_ID = 155
 #: The longest repr of arguments that is kept, in characters.
 MAX_REPR = 1024
-#: The largest JSON text of custom headers, stamps or properties that is kept, in characters.
+#: The largest JSON text of custom headers, stamps or properties that is kept, in characters. Of
+#: more the largest values are left out.
 MAX_HEADER_BYTES = 65_536
 #: A body above this, in bytes, is not even parsed: memory stays flat.
 MAX_PARSED_BODY = 2**20
@@ -141,7 +142,6 @@ def decode(
     name = _name(fields.get("task"), "task name")
     stored = _stored_arguments(name, args, kwargs, parsed, fields, limits)
     time_limit, soft_time_limit = _pair(fields.get("timelimit"))
-    own_properties = headers.get(HEADER_PROPERTIES)
     return TaskRecord(
         task_id=task_id,
         name=name,
@@ -159,9 +159,9 @@ def decode(
         time_limit=time_limit,
         soft_time_limit=soft_time_limit,
         ignore_result=fields.get("ignore_result") is True,
-        stamps=_mapping(redacted(fields.get("stamps"), limits)),
-        headers=_custom_headers(headers, limits),
-        properties=_mapping(own_properties),
+        stamps=_mapping(fields.get("stamps"), limits),
+        headers=_mapping(_custom_headers(headers), limits),
+        properties=_mapping(headers.get(HEADER_PROPERTIES), limits),
         published_at=_time(headers.get(HEADER_PUBLISHED_AT)),
     )
 
@@ -262,16 +262,18 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _custom_headers(headers: Mapping[str, Any], limits: Limits) -> dict[str, Any] | None:
-    """What a caller passed in ``headers=``."""
-    names = headers.keys() - _PROTOCOL_HEADERS
-    if not names:
-        return None
-    return _mapping(redacted({name: headers[name] for name in sorted(names)}, limits))
+def custom_header_names(headers: Mapping[Any, Any]) -> set[Any]:
+    """The names of what a caller passed in ``headers=``, among those of Celery's own protocol."""
+    return headers.keys() - _PROTOCOL_HEADERS
+
+
+def _custom_headers(headers: Mapping[str, Any]) -> dict[str, Any] | None:
+    names = custom_header_names(headers)
+    return {name: headers[name] for name in sorted(names)} if names else None
 
 
 def redacted(value: Any, limits: Limits) -> Any:
-    """What may be stored of headers or stamps."""
+    """What may be stored of headers, stamps or properties."""
     if limits.redact_headers is None:
         return value
     try:
@@ -319,18 +321,60 @@ def _time(value: Any) -> datetime | None:
         return None
 
 
-def _mapping(value: Any) -> dict[str, Any] | None:
-    """``value`` as a dictionary of JSON values, or None if it is none, or above the limit."""
+def _mapping(value: Any, limits: Limits) -> dict[str, Any] | None:
+    """What is stored of a dictionary, as JSON values; None of what is no dictionary, or empty.
+
+    A value that cannot be stored does not take the others with it: in its place stands why.
+    """
     if not value or not isinstance(value, dict):
         return None
     try:
-        text = json.dumps(value, default=repr)
+        text = _shown(value, limits)
     except (ValueError, TypeError, RecursionError):
-        return {"error": "not JSON"}
-    if len(text) > MAX_HEADER_BYTES:
-        return {"error": f"{len(text)} bytes, more than {MAX_HEADER_BYTES}"}
+        text = None
+    if text is None or len(text) > MAX_HEADER_BYTES:
+        text = json.dumps(_bounded(value, limits))
     found: dict[str, Any] = json.loads(text)
     return _finite(found) if "NaN" in text or "Infinity" in text else found
+
+
+def _shown(value: Mapping[Any, Any], limits: Limits) -> str:
+    shown = value if limits.redact_headers is None else limits.redact_headers(value)
+    return json.dumps(shown, default=repr)
+
+
+def _bounded(value: Mapping[Any, Any], limits: Limits) -> dict[str, Any]:
+    """``value`` with notes in the place of what is not JSON, and of the largest values."""
+    kept: dict[str, Any] = {}
+    for key, item in value.items():
+        name = str(key)
+        try:
+            kept.update(json.loads(_shown({name: item}, limits)))  # the name may be a hidden one
+        except (ValueError, TypeError, RecursionError):
+            kept[name] = {"error": "not JSON"}
+    # A name stands there with a colon, a comma and blanks.
+    sizes = {name: len(json.dumps(name)) + len(json.dumps(kept[name])) + 4 for name in kept}
+    size = sum(sizes.values())
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        if size <= MAX_HEADER_BYTES:
+            return kept
+        together = "" if sizes[name] > MAX_HEADER_BYTES else "with the others "
+        note = {"error": f"{sizes[name]} bytes, {together}more than {MAX_HEADER_BYTES}"}
+        less = len(json.dumps(kept[name])) - len(json.dumps(note))
+        if less > 0:
+            kept[name] = note
+            size -= less
+            sizes[name] -= less
+    # Thousands of small values, or names that are large themselves.
+    left_out = 0
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        if size <= MAX_HEADER_BYTES - 100:
+            break
+        size -= sizes[name]
+        left_out += 1
+        del kept[name]
+    kept.setdefault("error", f"{left_out} values left out, more than {MAX_HEADER_BYTES} bytes")
+    return kept
 
 
 def _cut(text: str, length: int = MAX_REPR) -> str:

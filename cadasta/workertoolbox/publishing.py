@@ -1,4 +1,4 @@
-"""What happens at a publish: the time stamp, the message group, the expiry, the net for strays.
+"""What happens at a publish: the time stamp, the caller's values, the expiry, the net for strays.
 
 Celery's publish signals are global to the process. They act here only where the publish carries
 the toolbox's :class:`~.topology.Declaration`, so another app in the same process is left alone.
@@ -23,7 +23,14 @@ from kombu.transport.native_delayed_delivery import (
 )
 
 from .errors import TopologyError
-from .messages import HEADER_PROPERTIES, HEADER_PUBLISHED_AT, HEADER_QUEUE
+from .expiring import EXPIRING, LONGEST, Expiring
+from .messages import (
+    HEADER_PROPERTIES,
+    HEADER_PUBLISHED_AT,
+    HEADER_QUEUE,
+    custom_header_names,
+)
+from .portable import portable, portable_mapping
 from .topology import DELAY_EXCHANGE_PREFIX, Declaration, Router, is_monitored, plain_routing_key
 
 logger = logging.getLogger(__name__)
@@ -31,30 +38,19 @@ logger = logging.getLogger(__name__)
 #: Where a delayed message goes in: the exchange of kombu's highest level.
 DELAY_EXCHANGE = level_name(27)
 
-#: Properties that AMQP or Celery know. What a caller adds beside them does not survive AMQP,
-#: so it travels in a header as well.
+#: Words of AMQP, kombu, Celery and Amazon SQS that may stand among a message's properties. What a
+#: caller adds beside them does not survive AMQP, so it travels in a header as well. A retry brings
+#: Celery's words along, of the delivery before it and of its task's options.
 _KNOWN_PROPERTIES = frozenset(
-    {
-        "correlation_id",
-        "reply_to",
-        "priority",
-        "expiration",
-        "message_id",
-        "timestamp",
-        "type",
-        "user_id",
-        "app_id",
-        "cluster_id",
-        "mandatory",
-        "immediate",
-        "content_type",
-        "content_encoding",
-        "MessageGroupId",
-        "MessageDeduplicationId",
-        "message_attributes",
-        "delay_seconds",
-        "DelaySeconds",
-    }
+    # AMQP and kombu
+    "content_type content_encoding delivery_mode priority correlation_id reply_to expiration"
+    " message_id timestamp type user_id app_id cluster_id application_headers"
+    " mandatory immediate body_encoding delivery_info delivery_tag redelivered exchange routing_key"
+    # Celery
+    " exchange_type queue serializer compression headers origin argsrepr kwargsrepr now timezone"
+    " eta countdown expires retries time_limit soft_time_limit ignore_result shadow"
+    # Amazon SQS
+    " MessageGroupId MessageDeduplicationId message_attributes delay_seconds DelaySeconds".split()
 )
 
 #: The publish that is under way in this thread and passes the monitor queue by.
@@ -86,25 +82,63 @@ def before_publish(
     if type(declare) is not Declaration or headers is None or properties is None:
         return
     router = declare.router
+    _make_portable(headers, properties)
     headers[HEADER_PUBLISHED_AT] = datetime.now(timezone.utc).isoformat(timespec="microseconds")
-    # The broker would drop the monitor's copy when the task expires. The worker reads the header.
-    properties.pop("expiration", None)
-    extra = {k: v for k, v in properties.items() if k not in _KNOWN_PROPERTIES}
-    if extra:
-        headers[HEADER_PROPERTIES] = extra
     if router.message_groups and "MessageGroupId" not in properties:
         # One group for all, kombu's default, lets SQS hand out one message of the queue at a time.
         task_id = headers.get("id")
         if task_id:
             properties["MessageGroupId"] = task_id
     name = getattr(exchange, "name", exchange) or ""
-    if is_monitored(name, router.exchange_name):
-        if name.startswith(DELAY_EXCHANGE_PREFIX):
-            declare.extend(delay_topology(router, [plain_routing_key(routing_key or "")]))
-        return
     # The first declared is the target, unless the caller named no more than an exchange.
     queue = declare[0].name if len(declare) > 1 else routing_key or name
-    _under_way.stray = (router, headers, dict(properties), queue)
+    if not is_monitored(name, router.exchange_name):
+        _under_way.stray = (router, headers, _without_expiration(properties), queue)
+    elif name.startswith(DELAY_EXCHANGE_PREFIX):
+        # A queue of the delays would hand the task on when it expires, before it is due.
+        properties.pop("expiration", None)
+        declare.extend(delay_topology(router, [plain_routing_key(routing_key or "")]))
+    elif "expiration" in properties:
+        # The broker would drop the monitor's copy as well. The worker reads the header.
+        expiration = properties.pop("expiration")
+        if router.expires_on_broker and isinstance(expiration, (int, float)):
+            milliseconds = max(0, int(expiration * 1000))
+            if milliseconds <= LONGEST:
+                properties[EXPIRING] = Expiring(
+                    milliseconds, queue, router.monitor.name, {HEADER_QUEUE: queue}
+                )
+
+
+def _make_portable(headers: dict[str, Any], properties: dict[str, Any]) -> None:
+    """Make what the caller added the same on every broker; take the caller's own properties."""
+    headers.pop(HEADER_QUEUE, None)  # of the delivery whose headers these are
+    carried = headers.pop(HEADER_PROPERTIES, None)
+    for name in custom_header_names(headers):
+        headers.update(portable_mapping({name: headers.pop(name)}))
+    if headers.get("stamps"):
+        headers["stamps"] = portable_mapping(headers["stamps"])
+        headers["stamped_headers"] = portable(headers.get("stamped_headers"))
+    names = properties.keys() - _KNOWN_PROPERTIES
+    if not names and not carried:
+        return
+    own = {}
+    for name in sorted(names):
+        own.update(portable_mapping({name: properties.pop(name)}))
+    properties.update(own)
+    if carried and _is_retried(headers):
+        own = {**carried, **own}
+    if own:
+        headers[HEADER_PROPERTIES] = own
+
+
+def _is_retried(headers: dict[str, Any]) -> bool:
+    """Whether a publish is the same task again: others may be given its headers, too."""
+    task = _state.get_current_worker_task()
+    return task is not None and task.request.id == headers.get("id")
+
+
+def _without_expiration(properties: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in properties.items() if name != "expiration"}
 
 
 def after_publish(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine, delete, func, select
 
 from . import ledger_queries as queries
 from .database import writing
-from .ledger_values import FINAL_STATES
+from .ledger_values import FINAL_STATES, PENDING, WAITING_STATES
 from .schema import task, undecodable
 
 #: Called with how many tasks have been looked at, and how many there are to look at.
@@ -49,8 +49,13 @@ def prune(
         states = results.states(list(untold))
         doomed = [
             key
-            for key, is_untold in untold.items()
-            if (include_unfinished or is_untold or states.get(key) in FINAL_STATES)
+            for key, (is_untold, has_expired) in untold.items()
+            if (
+                include_unfinished
+                or is_untold
+                or states.get(key) in FINAL_STATES
+                or (has_expired and states.get(key, PENDING) in WAITING_STATES)
+            )
             and not (keep_failures and states.get(key) == "FAILURE")
         ]
         if doomed:
@@ -70,8 +75,11 @@ def prune(
     return deleted
 
 
-def _batches(engine: Engine, before: datetime, size: int) -> Iterator[dict[str, bool]]:
-    """Give ids of old tasks, and whether nobody will ever be told how the task ended."""
+def _batches(
+    engine: Engine, before: datetime, size: int
+) -> Iterator[dict[str, tuple[bool, bool]]]:
+    """Give ids of old tasks; whether nobody will ever be told how one ended; whether it expired."""
+    now = datetime.now(timezone.utc)
     after: tuple[datetime, str] | None = None
     while True:
         with engine.connect() as connection:
@@ -79,4 +87,7 @@ def _batches(engine: Engine, before: datetime, size: int) -> Iterator[dict[str, 
         if not rows:
             return
         after = (rows[-1].published_at, rows[-1].task_id)
-        yield {row.task_id: row.ignore_result for row in rows}
+        yield {
+            row.task_id: (row.ignore_result, row.expires is not None and row.expires < now)
+            for row in rows
+        }

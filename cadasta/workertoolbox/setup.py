@@ -16,6 +16,7 @@ from .defaults import require_same_broker
 from .errors import ConfigError, TopologyError
 from .probe import register_probe
 from .publishing import delay_topology
+from .replacements import keep_replacements
 from .retries import keep_retries
 from .topology import Router
 from .urls import database_url, mask_url
@@ -31,7 +32,7 @@ def setup_app(app: Any, throw: bool = True) -> None:
 
     It declares the exchange and all queues, creates missing tables, limits
     ``celery.chord_unlock`` to ``CHORD_UNLOCK_MAX_RETRIES`` polls, keeps tasks whose retry cannot
-    be published, refuses to consume the monitor queue, and sets up logging where the settings ask
+    be published, gives what replaces a task its headers and the like, refuses to consume the monitor queue, and sets up logging where the settings ask
     for it. A worker calls it by itself when it starts (``throw=False``). A producer or a shell may
     call it, and need not.
 
@@ -54,6 +55,7 @@ def setup_app(app: Any, throw: bool = True) -> None:
         refuse_other_broker,
         limit_chords,
         keep_retries,
+        keep_replacements,
         register_probe,
         guard_monitor_queue,
         lengthen_short_delays,

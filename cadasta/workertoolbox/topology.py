@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from celery._state import get_current_worker_task
 from kombu import Exchange, Queue
 from kombu.common import Broadcast
 
@@ -30,6 +31,14 @@ QUEUE_TYPES = ("classic", "quorum")
 
 #: The options of a publish that say where it goes.
 _ADDRESS = ("queue", "exchange", "routing_key")
+
+
+#: Celery's own tasks that stand for, or wait for, tasks of an application. Their names say nothing
+#: of who consumes these.
+_STAND_INS = frozenset(
+    f"celery.{name}"
+    for name in ("accumulate", "chain", "chord", "chord_unlock", "chunks", "group", "map", "starmap")
+)
 
 
 def _addressed(options: Mapping[str, Any]) -> bool:
@@ -71,6 +80,23 @@ def is_monitored(exchange: str, exchange_name: str) -> bool:
 def plain_routing_key(routing_key: str) -> str:
     """``routing_key`` without the digits that delayed delivery puts before it."""
     return _DELAY_KEY_PREFIX.sub("", routing_key, count=1)
+
+
+def first_task(signature: Any) -> Any:
+    """The first signature in ``signature`` that is of an application's task, or None."""
+    waiting = [signature]
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, Mapping) or not isinstance(one.get("task"), str):
+            continue
+        if one["task"] not in _STAND_INS:
+            return one
+        parts = one.get("kwargs") or {}
+        for key in ("tasks", "header", "task"):
+            part = parts.get(key)
+            # From the end, so that the first is looked at next.
+            waiting.extend(reversed(part) if isinstance(part, (list, tuple)) else [part])
+    return None
 
 
 class PublishedQueue(Queue):
@@ -153,6 +179,7 @@ class Router:
         default_queue: where a task goes whose name no queue's name begins.
         user_routes: Celery routers asked first; what they answer is completed.
         message_groups: give each message its own message group (Amazon SQS).
+        expires_on_broker: the transport can let a task expire in its queue, and not its copy.
         delay_queue_type: the type of Celery's delay queues, ``classic`` or ``quorum``.
     """
 
@@ -163,6 +190,7 @@ class Router:
         default_queue: str = DEFAULT_QUEUE,
         user_routes: Any = None,
         message_groups: bool = False,
+        expires_on_broker: bool = False,
         delay_queue_type: str = "quorum",
     ) -> None:
         self.queues = dict(queues)
@@ -170,6 +198,7 @@ class Router:
         self.default_queue = default_queue
         self.user_routes = user_routes
         self.message_groups = message_groups
+        self.expires_on_broker = expires_on_broker
         self.delay_queue_type = delay_queue_type
         self.exchange_name: str = monitor.exchange.name
         self.quorum = any(
@@ -202,7 +231,11 @@ class Router:
         """
         # ``options`` are the caller's own; Celery lets them win over a route.
         options = {} if options is None else options
-        if self.user_routes is not None and not _addressed(options):
+        leader = self._leader(name, args, kwargs, options, task) if name in _STAND_INS else None
+        if leader is not None:
+            options.pop("queue", None)
+            route = self._route_queue(leader.name)
+        elif self.user_routes is not None and not _addressed(options):
             found = self._user_route(name, args, kwargs, options, task) or {}
             given = {key: found.pop(key) for key in _ADDRESS if key in found}
             route = {**self._resolve(name, given), **given, **found}
@@ -220,6 +253,57 @@ class Router:
         if _addressed(options):
             return self._route_address(name, options)
         return self._route_queue(self.queue_for(name))
+
+    def _leader(
+        self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any
+    ) -> Queue | None:
+        """The work queue of the tasks that one of Celery's own stands for; None: as any other task.
+
+        In the default queue a worker that consumes other queues alone would never run it.
+        """
+        queue_is_named = options.get("queue") is not None
+        if name == "celery.chord_unlock" and len(args or ()) > 1:
+            # Celery names the queue of its body, and that of a chain or a group by the names
+            # "celery.chain" and "celery.group".
+            meant = args[1]
+            body = str(meant.get("task"))
+            if body not in _STAND_INS or (meant.get("options") or {}).get("queue") is not None:
+                return None
+            name = body
+        else:
+            meant = {"task": name, "kwargs": kwargs}
+            if queue_is_named:
+                return None
+        if not queue_is_named and _addressed(options):
+            return None  # a retry, which stays where it is
+        if self.user_routes is not None and self._user_route(name, args, kwargs, options, task):
+            return None
+        if self.queue_for(name) not in (self.default_queue, DEFAULT_QUEUE):
+            return None
+        return self._queue_of(first_task(meant)) or self._queue_at_work()
+
+    def _queue_of(self, signature: Any) -> Queue | None:
+        """The work queue of a signature; None where it is of none of ours."""
+        if signature is None:
+            return None
+        options = signature.get("options") or {}
+        given = {key: options[key] for key in _ADDRESS if options.get(key) is not None}
+        queue = given.get("queue")
+        if isinstance(queue, str):
+            given["queue"] = self.queues.get(queue)
+            if given["queue"] is None:
+                return None
+        try:
+            route = self(signature["task"], signature.get("args"), signature.get("kwargs"), given)
+        except TopologyError:
+            return None  # its own publish tells
+        return route.get("queue")
+
+    def _queue_at_work(self) -> Queue | None:
+        """The work queue of the task that this worker is running and that publishes."""
+        task = get_current_worker_task()
+        info = None if task is None else task.request.delivery_info
+        return self.queues.get(plain_routing_key((info or {}).get("routing_key") or ""))
 
     def queue_for(self, task_name: str) -> str:
         """The name of the queue that takes the task ``task_name``."""
