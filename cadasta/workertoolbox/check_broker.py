@@ -32,8 +32,10 @@ def check_broker(app: Any) -> Iterator[Finding]:
     try:
         connection.ensure_connection(max_retries=1, interval_start=0.2, timeout=10)
         yield ok(subject, f"reachable: {connection.as_uri()}")
-        yield from _queues(app, connection)
         kind = kind_of(app)
+        forsaken = list(_forsaken(app, connection)) if kind != "sqs" else []
+        yield from _queues(app, connection)
+        yield from forsaken
         if kind == "redis":
             yield _eviction(connection)
         if kind == "sqs":
@@ -61,6 +63,34 @@ def _queues(app: Any, connection: Any) -> Iterator[Finding]:
     unread = {finding.subject: finding for finding in found if finding.level == "warning"}
     if unread:
         yield from _probed(app, connection, unread)
+
+
+def _forsaken(app: Any, connection: Any) -> Iterator[Finding]:
+    """Find work queues in which messages wait, and that no worker consumes from."""
+    queues = router_of(app).queues.values()
+    waiting = {queue.name: _waiting(connection, queue) for queue in queues}
+    waiting = {name: count for name, count in waiting.items() if count}
+    if not waiting:
+        return
+    if kind_of(app) == "amqp":
+        filled = [queue for queue in queues if queue.name in waiting]
+        consumed = {queue.name for queue in filled if probe.consumers(connection, queue)}
+    else:  # virtual transports do not count them: the workers know
+        answers = app.control.inspect(timeout=2).active_queues() or {}
+        consumed = {queue["name"] for answer in answers.values() for queue in answer}
+    for name in sorted(waiting.keys() - consumed):
+        yield warning(
+            f"messages of {name}",
+            f"{waiting[name]} wait, and no worker consumes from it",
+            f"start one that does: celery -A proj worker -Q {name}",
+        )
+
+
+def _waiting(connection: Any, queue: Any) -> int:
+    try:
+        return probe.length(connection, queue)
+    except ChannelError:
+        return 0  # there is no such queue, which another finding tells
 
 
 def _probed(app: Any, connection: Any, unread: dict[str, Finding]) -> Iterator[Finding]:

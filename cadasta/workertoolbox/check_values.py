@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from .defaults import broker_kind, longest_run, require_same_broker
 from .errors import ConfigError
+from .topology import require_possible_queues
 from .urls import mask_url
 
 Level = Literal["ok", "warning", "error"]
@@ -65,6 +66,7 @@ def check_settings(app: Any) -> Iterator[Finding]:
     if kind in ("redis", "sqs", "embedded"):
         yield _visibility(app, longest, whose)
     if kind == "amqp":
+        yield from _impossible(app)
         yield _consumer_timeout(longest, whose)
         if app.conf.task_acks_late:
             yield _poison(app)
@@ -81,6 +83,13 @@ def longest_hold(app: Any) -> tuple[float, str]:
         if limit > found[0]:
             found = (limit, f"the time limit of {name}")
     return found
+
+
+def _impossible(app: Any) -> Iterator[Finding]:
+    try:
+        require_possible_queues(app.amqp.queues.values())
+    except ConfigError as exc:
+        yield error("queues", exc, "until then each worker ends with PRECONDITION_FAILED")
 
 
 def _pickle(app: Any) -> Finding:

@@ -22,6 +22,8 @@ from .topology import (
     QUEUE_TYPES,
     Router,
     monitor_queue,
+    require_possible_queues,
+    set_max_priority,
     sqs_name,
     validate_queues,
     work_queue,
@@ -205,6 +207,11 @@ class Config(dict[str, Any]):
                 f"task_queues holds the monitor queue {monitor_name!r}: a worker would consume the "
                 f"copies and run each task again. Take it out."
             )
+        for queue in queues.values():
+            set_max_priority(queue, settings.get("task_queue_max_priority"))
+        if kind == "amqp":
+            require_possible_queues(queues.values())
+            _check_queue_types(own["QUEUE_TYPE"], settings)
         settings["task_routes"] = Router(
             queues,
             monitor,
@@ -342,6 +349,16 @@ def _check_names(settings: Mapping[str, Any]) -> None:
                 continue  # an app's own
         hint = f": did you mean {near[0]}?" if near else " is no setting of Celery."
         warnings.warn(f"{name}{hint}", ConfigWarning, stacklevel=3)
+
+
+def _check_queue_types(queue_type: str, settings: Mapping[str, Any]) -> None:
+    name = "task_default_queue_type"
+    given = settings.get(name)
+    if given not in (None, "classic", queue_type):
+        raise ConfigError(
+            f"{name} is {given!r}, which Celery heeds only where it makes the default queue: set "
+            f"QUEUE_TYPE={given!r}, which is for all queues."
+        )
 
 
 def _check_predefined(predefined: Mapping[str, Any], names: list[str], prefix: str) -> None:

@@ -1,4 +1,4 @@
-"""What tells a transport that a task expires on the broker, and its copy for the ledger does not."""
+"""What tells a transport that a task expires on the broker, and that its copy does not."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def load(text: str | bytes | None) -> Any:
 
 
 def merged(old: str | None, new: str | None) -> str | None:
-    """Return the JSON object ``old`` with what ``new`` says besides, or instead; either may lack."""
+    """Return the JSON object ``old`` with what ``new`` says besides, or instead."""
     if old is None or new is None:
         return old if new is None else new
     return dump({**json.loads(old), **json.loads(new)})

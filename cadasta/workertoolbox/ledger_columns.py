@@ -2,9 +2,9 @@
 
 The order of two publications of one task is (replacements, retries, time). The parent is that of
 the first publication: Celery names a task that retries or replaces itself its own parent. What the
-caller said once, as in ``apply_async(headers=…)``, stays true unless a later publication says another
-thing of the same name: a replacement has nothing of it. A column is cleaned as a whole, which costs
-far less than value by value.
+caller said once, as in ``apply_async(headers=…)``, stays true unless a later publication says
+something else of the same name. A column is cleaned as a whole, which costs far less than value by
+value.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .messages import TaskRecord
 Values = Sequence[Any]
 
 
-#: What of an earlier publication stays, name by name.
+#: What stays of the publication before, name by name.
 KEPT = ("stamps", "headers", "properties")
 
 
@@ -57,22 +57,22 @@ def merge(records: Sequence[TaskRecord], now: datetime) -> list[Merged]:
         new = Merged(record, moment, moment, 1)
         old = found.get(record.task_id)
         if old is not None:
-            latest, other = (new, old) if _order(new) > _order(old) else (old, new)
+            latest = new if _order(new) > _order(old) else old
             first, parent_id = old.first, old.record.parent_id
             if moment < first:
                 first, parent_id = moment, record.parent_id
-            kept = {name: _kept(latest.record, other.record, name) for name in KEPT}
-            if latest.record.parent_id != parent_id or any(kept.values()):
-                record = replace(latest.record, parent_id=parent_id, **kept)
-                latest = latest._replace(record=record)
+            changes: dict[str, Any] = {}
+            if latest is new:
+                for name in KEPT:
+                    if said := getattr(old.record, name):
+                        changes[name] = {**said, **(getattr(record, name) or {})}
+            if latest.record.parent_id != parent_id:
+                changes["parent_id"] = parent_id
+            if changes:
+                latest = latest._replace(record=replace(latest.record, **changes))
             new = latest._replace(first=first, publications=old.publications + 1)
         found[record.task_id] = new
     return [found[task_id] for task_id in sorted(found)]
-
-
-def _kept(latest: TaskRecord, other: TaskRecord, name: str) -> dict[str, Any] | None:
-    said, said_before = getattr(latest, name), getattr(other, name)
-    return {**said_before, **said} if said and said_before else said or said_before
 
 
 def _text(limit: int | None) -> Callable[[Values], Values]:

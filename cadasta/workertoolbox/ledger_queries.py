@@ -193,9 +193,7 @@ def may_start(results: TableClause, now: datetime) -> ColumnElement[bool]:
         "waiting", sorted(WAITING_STATES), expanding=True, literal_execute=True
     )
     # A NULL where there is no result makes this one NULL, which is no answer to "or" either.
-    return or_(
-        task.c.expires.is_(None), task.c.expires >= now, results.c.status.not_in(waits)
-    )
+    return or_(task.c.expires.is_(None), task.c.expires >= now, results.c.status.not_in(waits))
 
 
 def is_named(name: str, dialect: Dialect) -> ColumnElement[bool]:
@@ -336,9 +334,7 @@ def _seconds(start: Any, end: Any, dialect: Dialect) -> ColumnElement[Any]:
 
 def expired(before: datetime, batch: int | None, after: tuple[datetime, str] | None) -> Select[Any]:
     """Return the selection of the next ``batch`` tasks last published before, oldest first."""
-    query = select(
-        task.c.task_id, task.c.published_at, task.c.ignore_result, task.c.expires
-    ).where(
+    query = select(task.c.task_id, task.c.published_at, task.c.ignore_result, task.c.expires).where(
         task.c.published_at < before, task.c.last_published_at < before
     )
     if after is not None:

@@ -55,9 +55,8 @@ def _assignments(new: str, old: str, least: str, merged: Merging) -> str:
     # last and backwards, which leaves the comparison true as long as it is needed.
     parts = []
     for name in KEPT:
-        ours, theirs = f"{old}{name}", new.format(name)
-        later, earlier = merged(ours, theirs, name), merged(theirs, ours, name)
-        parts.append(f"{name} = CASE WHEN {is_later} THEN {later} ELSE {earlier} END")
+        both = merged(f"{old}{name}", new.format(name), name)
+        parts.append(f"{name} = CASE WHEN {is_later} THEN {both} ELSE {old}{name} END")
     parts += [
         f"{name} = CASE WHEN {is_later} THEN {new.format(name)} ELSE {old}{name} END"
         for name in (*descriptive, *reversed(order))

@@ -368,12 +368,13 @@ def _bounded(value: Mapping[Any, Any], limits: Limits) -> dict[str, Any]:
     # Thousands of small values, or names that are large themselves.
     left_out = 0
     for name in sorted(sizes, key=lambda name: -sizes[name]):
-        if size <= MAX_HEADER_BYTES - 100:
+        if size <= MAX_HEADER_BYTES:
             break
         size -= sizes[name]
         left_out += 1
         del kept[name]
-    kept.setdefault("error", f"{left_out} values left out, more than {MAX_HEADER_BYTES} bytes")
+    if left_out:
+        kept.setdefault("error", f"{left_out} values, with them more than {MAX_HEADER_BYTES} bytes")
     return kept
 
 

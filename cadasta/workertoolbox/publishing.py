@@ -111,30 +111,29 @@ def before_publish(
 
 def _make_portable(headers: dict[str, Any], properties: dict[str, Any]) -> None:
     """Make what the caller added the same on every broker; take the caller's own properties."""
-    headers.pop(HEADER_QUEUE, None)  # of the delivery whose headers these are
-    carried = headers.pop(HEADER_PROPERTIES, None)
+    # A task may be given the headers of another, as ``self.request.headers``.
+    headers.pop(HEADER_QUEUE, None)
+    headers.pop(HEADER_PROPERTIES, None)
     for name in custom_header_names(headers):
         headers.update(portable_mapping({name: headers.pop(name)}))
     if headers.get("stamps"):
         headers["stamps"] = portable_mapping(headers["stamps"])
         headers["stamped_headers"] = portable(headers.get("stamped_headers"))
-    names = properties.keys() - _KNOWN_PROPERTIES
-    if not names and not carried:
-        return
-    own = {}
-    for name in sorted(names):
-        own.update(portable_mapping({name: properties.pop(name)}))
-    properties.update(own)
-    if carried and _is_retried(headers):
-        own = {**carried, **own}
+    own = _properties_before(headers) if headers.get("retries") else {}
+    for name in sorted(properties.keys() - _KNOWN_PROPERTIES):
+        one = portable_mapping({name: properties.pop(name)})
+        properties.update(one)
+        own.update(one)
     if own:
         headers[HEADER_PROPERTIES] = own
 
 
-def _is_retried(headers: dict[str, Any]) -> bool:
-    """Whether a publish is the same task again: others may be given its headers, too."""
+def _properties_before(headers: dict[str, Any]) -> dict[str, Any]:
+    """The caller's own properties of a task that retries itself; Celery does not repeat them."""
     task = _state.get_current_worker_task()
-    return task is not None and task.request.id == headers.get("id")
+    if task is None or task.request.id != headers.get("id"):
+        return {}
+    return dict((task.request.headers or {}).get(HEADER_PROPERTIES) or {})
 
 
 def _without_expiration(properties: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from .messages import HEADER_PROPERTIES, custom_header_names
 
 
 def keep_replacements(app: Any) -> None:
-    """Let each task of ``app`` hand on headers, properties, stamps and priority when it is replaced.
+    """Let each task of ``app`` hand headers, properties, stamps and priority on when replaced.
 
     Celery 5.7 hands on its id, its place in chain, group and chord, and its callbacks alone.
     """
@@ -28,9 +28,13 @@ class _OnReplace:
 
     def __call__(self, sig: Any) -> Any:
         request = self.task.request
-        heir = None if request.is_eager else _signature_of(request.id, sig)
-        if heir is not None:
-            _hand_on(request, heir["options"])
+        if not request.is_eager:
+            heir = _signature_of(request.id, sig)
+            if heir is not None:
+                _hand_on(request, heir["options"])
+                _hand_on_priority(request, heir["options"])
+            # Of a chain its first task has it then, of a chord its header.
+            _hand_on_priority(request, sig["options"])
         return self.on_replace(sig)
 
 
@@ -38,7 +42,9 @@ def _signature_of(task_id: str, sig: Any) -> Any:
     """The task in ``sig`` that bears this id: the last one of a chain, the body of a chord."""
     waiting = [sig]
     for one in waiting:
-        parts = one["kwargs"].get("tasks") if one["task"] in ("celery.chain", "celery.group") else ()
+        parts = (
+            one["kwargs"].get("tasks") if one["task"] in ("celery.chain", "celery.group") else ()
+        )
         if one["task"] == "celery.chord":
             parts = [one["kwargs"]["body"]]
         elif one["options"].get("task_id") == task_id and not parts:
@@ -61,6 +67,9 @@ def _hand_on(request: Any, options: dict[str, Any]) -> None:
         options["stamped_headers"] = list(dict.fromkeys(names))
         for name, value in stamps.items():
             options.setdefault(name, value)
+
+
+def _hand_on_priority(request: Any, options: dict[str, Any]) -> None:
     priority = (request.delivery_info or {}).get("priority")
     if priority and options.get("priority") is None:  # without one it is 0, on every broker
         options["priority"] = priority

@@ -75,9 +75,7 @@ def prune(
     return deleted
 
 
-def _batches(
-    engine: Engine, before: datetime, size: int
-) -> Iterator[dict[str, tuple[bool, bool]]]:
+def _batches(engine: Engine, before: datetime, size: int) -> Iterator[dict[str, tuple[bool, bool]]]:
     """Give ids of old tasks; whether nobody will ever be told how one ended; whether it expired."""
     now = datetime.now(timezone.utc)
     after: tuple[datetime, str] | None = None

@@ -12,13 +12,13 @@ from celery.utils.time import subtract_datetimes
 
 from . import logs, stopping
 from .conf import masked
-from .defaults import require_same_broker
+from .defaults import broker_kind, require_same_broker
 from .errors import ConfigError, TopologyError
 from .probe import register_probe
 from .publishing import delay_topology
 from .replacements import keep_replacements
 from .retries import keep_retries
-from .topology import Router
+from .topology import Router, require_possible_queues
 from .urls import database_url, mask_url
 
 logger = logging.getLogger(__name__)
@@ -32,9 +32,9 @@ def setup_app(app: Any, throw: bool = True) -> None:
 
     It declares the exchange and all queues, creates missing tables, limits
     ``celery.chord_unlock`` to ``CHORD_UNLOCK_MAX_RETRIES`` polls, keeps tasks whose retry cannot
-    be published, gives what replaces a task its headers and the like, refuses to consume the monitor queue, and sets up logging where the settings ask
-    for it. A worker calls it by itself when it starts (``throw=False``). A producer or a shell may
-    call it, and need not.
+    be published, gives what replaces a task its headers and the like, refuses to consume the
+    monitor queue, and sets up logging where the settings ask for it. A worker calls it by itself
+    when it starts (``throw=False``). A producer or a shell may call it, and need not.
 
     Args:
         app: a Celery app that is configured by :class:`~.conf.Config`.
@@ -87,6 +87,7 @@ def router_of(app: Any) -> Router:
     Raises:
         ConfigError: it has none.
     """
+    app.amqp.queues  # noqa: B018 - Celery completes the arguments of all queues here
     router = app.conf.task_routes
     if not isinstance(router, Router):
         raise ConfigError(
@@ -104,6 +105,8 @@ def refuse_other_broker(app: Any) -> None:
 def declare_topology(app: Any) -> None:
     """Declare exchange, work queues, monitor queue and, with quorum queues, the delay queues."""
     router = router_of(app)
+    if broker_kind(app.conf.broker_write_url, app.conf.broker_transport) == "amqp":
+        require_possible_queues(router.queues.values())
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=3, interval_start=0, interval_step=0.2)
         channel = connection.default_channel

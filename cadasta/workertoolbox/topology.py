@@ -22,6 +22,9 @@ DEFAULT_QUEUE = "celery"
 DELAY_EXCHANGE_PREFIX = "celery_delayed_"
 #: RabbitMQ 4 drops a message of a quorum queue after 20 deliveries; the ledger must not lose one.
 MONITOR_DELIVERY_LIMIT = 2**31 - 1
+#: The longest name of a queue, in bytes: an AMQP routing key ends at 255 of them, and delayed
+#: delivery takes 56.
+MAX_QUEUE_NAME = 199
 #: The longest name that Amazon SQS takes, prefix and ``.fifo`` included.
 SQS_NAME_LENGTH = 80
 
@@ -37,7 +40,16 @@ _ADDRESS = ("queue", "exchange", "routing_key")
 #: of who consumes these.
 _STAND_INS = frozenset(
     f"celery.{name}"
-    for name in ("accumulate", "chain", "chord", "chord_unlock", "chunks", "group", "map", "starmap")
+    for name in (
+        "accumulate",
+        "chain",
+        "chord",
+        "chord_unlock",
+        "chunks",
+        "group",
+        "map",
+        "starmap",
+    )
 )
 
 
@@ -64,12 +76,41 @@ def monitor_queue(name: str, exchange: Exchange, queue_type: str = "classic") ->
 
 
 def _published(queue: Queue) -> PublishedQueue:
-    return PublishedQueue(
-        queue.name,
-        queue.exchange,
-        routing_key=queue.routing_key,
-        queue_arguments=queue.queue_arguments,
-    )
+    return PublishedQueue(**queue.as_dict(), on_declared=queue.on_declared)
+
+
+def set_max_priority(queue: Queue, highest: int | None) -> None:
+    """Give ``queue`` the ``x-max-priority`` of ``task_queue_max_priority``, unless it has one.
+
+    Celery does so when it makes its own table of the queues, which is too late for a declaration
+    that came before.
+    """
+    if highest is not None:
+        queue.queue_arguments = {"x-max-priority": highest, **(queue.queue_arguments or {})}
+
+
+def require_possible_queues(queues: Iterable[Queue]) -> None:
+    """Refuse quorum queues that RabbitMQ refuses: each declaration would close its channel.
+
+    Raises:
+        ConfigError: names the queue, the option and the remedy.
+    """
+    for queue in queues:
+        arguments = queue.queue_arguments or {}
+        if arguments.get("x-queue-type") != "quorum":
+            continue
+        wrong = {
+            "task_queue_max_priority (x-max-priority)": "x-max-priority" in arguments
+            or queue.max_priority is not None,
+            "durable=False": not queue.durable,
+            "exclusive=True": queue.exclusive,
+            "auto_delete=True": queue.auto_delete,
+        }
+        for option in (name for name, is_set in wrong.items() if is_set):
+            raise ConfigError(
+                f"queue {queue.name!r} is a quorum queue, for which RabbitMQ takes no {option}: "
+                f"leave it out, or make the queue a classic one (QUEUE_TYPE='classic')."
+            )
 
 
 def is_monitored(exchange: str, exchange_name: str) -> bool:
@@ -432,9 +473,8 @@ def validate_queues(names: Any, *, monitor: str, queue_type: str, sqs_prefix: st
             raise ConfigError(f"queues holds an empty name or one with outer blanks: {name!r}.")
         if "*" in name or "#" in name:
             raise ConfigError(f"queue {name!r}: '*' and '#' are wildcards of the topic exchange.")
-        if len(name.encode()) > 200:
-            # an AMQP routing key ends at 255 bytes, and delayed delivery takes 56 of them
-            raise ConfigError(f"queue {name[:40]!r}...: longer than 200 bytes.")
+        if len(name.encode()) > MAX_QUEUE_NAME:
+            raise ConfigError(f"queue {name[:40]!r}...: longer than {MAX_QUEUE_NAME} bytes.")
         if name == monitor:
             continue
         if name.startswith((DELAY_EXCHANGE_PREFIX, "amq.")):

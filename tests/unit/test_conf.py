@@ -53,7 +53,7 @@ def test_the_monitor_queue_is_not_consumed_even_if_it_is_named() -> None:
         ([" "], "empty name"),
         (["a*"], "wildcards"),
         (["a.#"], "wildcards"),
-        (["x" * 201], "200 bytes"),
+        (["x" * 200], "199 bytes"),
         (["celery_delayed_3"], "belong to Celery"),
     ],
 )

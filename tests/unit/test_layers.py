@@ -18,14 +18,14 @@ FOLDER = ROOT / "cadasta" / "workertoolbox"
 #: From the ground up. A module may import modules of lower layers only. The architecture's order,
 #: with the helpers that its rooms needed; a folder (``migrations``) counts as one module.
 LAYERS = (
-    "errors jsontext redis_connection stopping urls",
+    "errors expiring jsontext portable redis_connection stopping urls",
     "failures fitting",
     "amqp_transport database embedded_file environment followups"
     " ledger_values logs monitor_amqp monitor_redis monitor_sqs redis_transport result_limits"
     " result_prepared result_values retries schema topology warm_stop",
     "defaults embedded_store handover ledger_queries messages migrations result_writes workflow",
-    "embedded transports ledger_columns ledger_results probe publishing redaction result_store"
-    " retention",
+    "embedded transports ledger_columns ledger_results probe publishing redaction replacements"
+    " result_store retention",
     "conf ledger_writes results",
     "check_values ledger setup",
     "check_broker check_database cli_output monitor_writer",

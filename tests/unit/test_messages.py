@@ -160,7 +160,53 @@ def test_headers_that_are_no_json_or_too_large_do_no_harm() -> None:
     record = read(headers={**HEADERS, "creator_id": {1, 2}.__class__, "when": datetime(2026, 1, 1)})
     assert record.headers is not None and "datetime" in record.headers["when"]
     record = read(headers={**HEADERS, "creator_id": "x" * 70_000})
-    assert record.headers is not None and "more than" in record.headers["error"]
+    assert record.headers is not None and "more than" in record.headers["creator_id"]["error"]
+
+
+@pytest.mark.parametrize("where", ["headers", "stamps", "properties"])
+def test_the_largest_values_are_left_out_and_no_others(where: str) -> None:
+    def kept(value: dict[str, Any]) -> Any:
+        names = {"stamps": "stamps", "properties": "toolbox_properties"}
+        headers = {**HEADERS, names[where]: value} if where in names else {**HEADERS, **value}
+        found = getattr(read(headers=headers), where)
+        assert len(json.dumps(found)) < 66_000
+        return found
+
+    found = kept({"tenant": 7, "trace": "x" * 70_000})
+    assert found["tenant"] == 7 and "more than 65536" in found["trace"]["error"]
+
+    # Each of them small enough, all together not.
+    found = kept({"tenant": 7, **{f"k{number:02}": "y" * (1000 + number) for number in range(99)}})
+    left_out = [name for name, value in found.items() if isinstance(value, dict)]
+    assert found["tenant"] == 7 and 30 < len(left_out) < 50
+    assert sorted(left_out) == [f"k{number}" for number in range(99 - len(left_out), 99)]
+
+    found = kept({"tenant": 7, **{f"k{number}": number for number in range(10_000)}})
+    assert found["tenant"] == 7 and len(found) > 3000 and "values" in found["error"]
+
+    found = kept({"tenant": 7, "k" * 70_000: 1})
+    assert (found["tenant"], found["error"][:9]) == (7, "1 values,")
+
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert kept({"tenant": 7, "deep": deep})["tenant"] == 7
+    while deep:  # Its own end would be as deep.
+        deep = deep.pop()
+
+
+def test_a_large_value_is_hidden_all_the_same() -> None:
+    hidden = make_redaction(["*token*"], {})[1]
+    properties = {"api_token": "s3cret", "trace": "x" * 70_000, "nested": {"token": "s3cret"}}
+    record = read(
+        headers={**HEADERS, "toolbox_properties": properties},
+        limits=Limits(redact_headers=hidden),
+    )
+    assert record.properties is not None and "s3cret" not in repr(record)
+    assert (record.properties["api_token"], record.properties["nested"]) == (
+        "***",
+        {"token": "***"},
+    )
 
 
 @given(st.binary(max_size=300), st.dictionaries(st.text(max_size=10), st.text(max_size=10)))
