@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
-from kombu import Connection, Queue
+from kombu import Connection, Exchange, Queue
 from kombu.exceptions import ChannelError, OperationalError
 
 from cadasta.workertoolbox import Config, ConfigError, TopologyError, setup_app
+from cadasta.workertoolbox.topology import MAX_QUEUE_NAME
+from tests.monitor_thread import monitoring
 from tests.services import Process, wait_until
 
 MakeApp = Callable[..., Celery]
@@ -113,6 +117,82 @@ def test_a_delayed_task_is_recorded_at_once_and_comes_out_when_due(
     assert copy.delivery_info["routing_key"].endswith(".data.sync")
     wait_until(lambda: sizes(rabbitmq_url, "data.sync")["data.sync"] == 1, 5, "the task")
     assert 1 < time.monotonic() - published < 4
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_a_task_expires_in_its_queue_and_its_record_does_not(
+    make_app: MakeApp, rabbitmq_url: str, queue_type: str
+) -> None:
+    app = make_app(QUEUE_TYPE=queue_type)
+    foreign = Queue("foreign", Exchange("own"), routing_key="foreign")
+    for _ in range(100):
+        app.send_task("export.x", (1,), expires=1)
+    app.send_task("export.x", (1,), expires=1, queue=foreign)
+    app.send_task("export.x", (1,), expires=-5)
+    # After the others: RabbitMQ drops what has expired when it is the first in its queue.
+    lasting = [app.send_task("export.x", (0,)).id, app.send_task("export.x", (0,), expires=1e8).id]
+    wait_until(lambda: sizes(rabbitmq_url, "export") == {"export": 2}, 20, "the end of the others")
+    assert sizes(rabbitmq_url, "foreign", "platform.fifo") == {"foreign": 0, "platform.fifo": 104}
+    with app.connection_for_read() as connection:
+        message = Queue("export")(connection.default_channel).get(no_ack=True)
+        assert not [name for name in message.headers if name == "toolbox_queue"]
+    with monitoring(app) as monitor:
+        wait_until(lambda: monitor.ledger.summary().total == 104, 20, "the records")
+        found = monitor.ledger.find(limit=200).tasks
+        assert {task.task_id for task in found if not task.has_expired} == set(lasting)
+        assert {task.publications for task in found} == {1}
+        assert Counter(task.queue for task in found) == {"export": 103, "foreign": 1}
+        left = {task.task_id for task in monitor.ledger.unfinished(timedelta(0))}
+        assert left == set(lasting)
+
+
+def test_a_delayed_task_that_expires_does_not_come_early(
+    make_app: MakeApp, rabbitmq_url: str
+) -> None:
+    """On quorum queues each queue of the delays would hand it on when it expires."""
+    name = "q" * MAX_QUEUE_NAME
+    app = make_app(QUEUE_TYPE="quorum", queues=[name])
+    published = time.monotonic()
+    app.send_task("x", countdown=3, expires=1, queue=name)
+    wait_until(lambda: sizes(rabbitmq_url, name)[name] == 1, 10, "the task")
+    assert time.monotonic() - published > 2
+
+
+@pytest.mark.parametrize("first", ["setup_app", "publish", "worker"])
+@pytest.mark.parametrize("late", [False, True])
+def test_the_highest_priority_is_declared_whoever_comes_first(
+    make_app: MakeApp, rabbitmq_url: str, first: str, late: bool
+) -> None:
+    def app() -> Celery:
+        made = make_app() if late else make_app(task_queue_max_priority=10)
+        made.conf.task_queue_max_priority = 10
+        return made
+
+    def consume() -> None:
+        with app().connection_for_read() as connection:
+            app().amqp.TaskConsumer(connection.default_channel).declare()
+
+    steps: dict[str, Callable[[], object]] = {
+        "setup_app": lambda: setup_app(app()),
+        "publish": lambda: app().send_task("export.x", priority=3),
+        "worker": consume,
+    }
+    for name in sorted(steps, key=lambda name: name != first):
+        steps[name]()
+    with Connection(rabbitmq_url) as connection:
+        arguments = {"x-max-priority": 10}
+        Queue("export", queue_arguments=arguments)(connection.default_channel).queue_declare()
+
+
+def test_a_queue_of_ones_own_is_declared_as_it_is(make_app: MakeApp, rabbitmq_url: str) -> None:
+    exchange = Exchange("task_exchange", type="topic")
+    options = {"durable": False, "max_length": 5, "message_ttl": 60, "max_priority": 3}
+    queue = Queue("export", exchange, routing_key="export", **options)
+    app = make_app(queues=["export"], task_queues=[queue], task_default_queue="export")
+    app.send_task("export.x")
+    with app.connection_for_read() as connection:
+        queue(connection.default_channel).queue_declare()
+    assert sizes(rabbitmq_url, "export") == {"export": 1}
 
 
 def test_workers_refuse_the_monitor_queue(

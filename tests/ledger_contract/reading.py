@@ -328,3 +328,19 @@ class Reading(LedgerFixture):
         second = ledger.unfinished(2 * hour, limit=2, after=first.next)
         assert [len(first), len(second)] == [2, 1]
         assert "just due" in [one.task_id for one in ledger.unfinished(0.5 * hour)]
+
+    def test_what_expired_before_it_began_is_not_unfinished(self, ledger: Ledger) -> None:
+        now, hour = datetime.now(timezone.utc), timedelta(hours=1)
+        states = {"lost": None, "told": "PENDING", "retried": "RETRY", "begun": "STARTED"}
+        states |= {"own": "PROGRESS", "revoked": "REVOKED", "still": None}
+        for task_id, state in states.items():
+            expires = now + hour if task_id == "still" else now - hour
+            ledger.record([record(task_id, published_at=now - 3 * hour, expires=expires)])
+            if state is not None:
+                add_result(ledger, task_id, state)
+        page = ledger.unfinished(2 * hour)
+        assert sorted(one.task_id for one in page) == ["begun", "own", "still"]
+        expired = {one.task_id for one in ledger.find() if one.has_expired}
+        assert expired == {"lost", "told", "retried"}
+        assert ledger.prune(2 * hour) == 4
+        assert {one.task_id for one in ledger.find()} == {"begun", "own", "still"}

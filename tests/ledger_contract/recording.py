@@ -101,6 +101,39 @@ class Recording(LedgerFixture):
         assert (found.published_at, found.last_published_at) == (NOW, NOW + 2 * SECOND)
 
     @pytest.mark.parametrize("together", [True, False])
+    @pytest.mark.parametrize("column", ["headers", "stamps", "properties"])
+    def test_what_the_first_publication_said_stays_true(
+        self, ledger: Ledger, column: str, together: bool
+    ) -> None:
+        said: list[dict[str, Any] | None] = [
+            {"tenant": 7, "none": None, "deep": {"a": 1}, "gone": [1]},
+            None,
+            {"deep": {"b": [None, 2]}, "gone": None, "none": None, '\', ", "': 1.5},
+            {'\', ", "': {"x": None}, "more": True},
+        ]
+        publications = [
+            record("a", retries=retries, published_at=NOW + retries * SECOND, **{column: value})
+            for retries, value in enumerate(said)
+        ]
+        for batch in [publications] if together else [[one] for one in publications]:
+            ledger.record(batch)
+            ledger.record(batch)  # as after a crash of the monitor
+        found = ledger.get("a")
+        assert found is not None
+        assert getattr(found, column) == {
+            "tenant": 7,
+            "none": None,
+            "deep": {"b": [None, 2]},
+            "gone": None,
+            '\', ", "': {"x": None},
+            "more": True,
+        }
+        if column == "headers":
+            assert [one.task_id for one in ledger.find(headers={"tenant": 7, "more": True})] == [
+                "a"
+            ]
+
+    @pytest.mark.parametrize("together", [True, False])
     @pytest.mark.parametrize("backwards", [True, False])
     def test_order_is_by_replacements_then_retries_then_time(
         self, ledger: Ledger, together: bool, backwards: bool

@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, chain, group, signals
 
 from cadasta.workertoolbox import Config
 
@@ -80,6 +80,39 @@ def spawn(n: int) -> list[str]:
 @app.task(name="export.replace", bind=True)
 def replace(self: Any, x: int) -> Any:
     return self.replace(add.s(x, 1))
+
+
+@app.task(name="export.replace_by", bind=True)
+def replace_by(self: Any, what: str) -> Any:
+    """Put one of these signatures in this task's place."""
+    signatures = {
+        "task": lambda: add.s(1, 1),
+        "chain": lambda: chain(add.s(1, 1), add.s(2)),
+        "group": lambda: group(add.s(1, 1), add.s(2, 2)),
+        "retry": lambda: retry.s(1),
+    }
+    return self.replace(signatures[what]())
+
+
+@app.task(name="export.autoretry", bind=True, autoretry_for=(ValueError,), default_retry_delay=0)
+def autoretry(self: Any) -> int:
+    if self.request.retries < 2:
+        raise ValueError("not yet")
+    return 1
+
+
+@app.task(name="export.forward", bind=True)
+def forward(self: Any) -> str:
+    """Give another task the headers of this one."""
+    return str(add.apply_async((5, 5), headers=self.request.headers).id)
+
+
+@app.task(name="export.headers", bind=True)
+def headers_of(self: Any) -> Any:
+    """Return what the worker sees of headers and stamps."""
+    names = ("tenant", "when", "many", "deep")
+    stamps = {name: sorted(value) for name, value in (self.request.stamps or {}).items()}
+    return {"headers": {name: self.request.headers[name] for name in names}, "stamps": stamps}
 
 
 @app.task(name="unlisted.name")
