@@ -74,6 +74,21 @@ def test_what_nobody_has_set_up_and_nobody_runs(deployment: Deployment) -> None:
     assert found["workers"]["level"] == "warning"
 
 
+@pytest.mark.parametrize("deployment", ["rabbitmq", "redis", "embedded"], indirect=True)
+def test_tasks_that_nobody_takes(deployment: Deployment) -> None:
+    deployment.start("monitor")
+    deployment.start("worker", "one", "-Q", "export")
+    deployment.app.send_task("unlisted.name", (1,))
+    done = deployment.app.send_task("export.add", (1, 1))
+    assert done.get(timeout=30) == 2
+    code, found = check(deployment)
+    assert (code, errors(found)) == (0, {})
+    assert "messages of export" not in found and "messages of data.sync" not in found
+    assert found["messages of celery"]["level"] == "warning"
+    assert "1 wait, and no worker" in found["messages of celery"]["text"]
+    assert "-Q celery" in found["messages of celery"]["remedy"]
+
+
 def bind_wrong(deployment: Deployment) -> Exchange:
     """Give one queue a foreign binding and take its own from another; return their exchange."""
     exchange = deployment.app.conf.task_queues[0].exchange

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from kombu import Queue
 
 from cadasta.workertoolbox.conf import Config, ConfigWarning
 from cadasta.workertoolbox.embedded import path_of
@@ -41,6 +42,10 @@ def test_the_monitor_queue_is_not_consumed_even_if_it_is_named() -> None:
     assert names(config) == ["export", "celery"]
 
 
+def quorum_queue(**options: Any) -> Queue:
+    return Queue("export", queue_arguments={"x-queue-type": "quorum"}, **options)
+
+
 @pytest.mark.parametrize(
     ("queues", "words"),
     [
@@ -60,6 +65,36 @@ def test_the_monitor_queue_is_not_consumed_even_if_it_is_named() -> None:
 def test_queues_that_cannot_work_are_refused(queues: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Config(queues=queues, broker_url="amqp://")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"QUEUE_TYPE": "quorum", "task_queue_max_priority": 10}, "no task_queue_max_priority"),
+        ({"task_default_queue_type": "quorum"}, "set QUEUE_TYPE='quorum'"),
+        ({"task_queues": [quorum_queue(max_priority=5)]}, "no task_queue_max_priority"),
+        ({"task_queues": [quorum_queue(durable=False)]}, "no durable=False"),
+        ({"task_queues": [quorum_queue(exclusive=True)]}, "no exclusive=True"),
+        ({"task_queues": [quorum_queue(auto_delete=True)]}, "no auto_delete=True"),
+    ],
+)
+def test_queues_that_rabbitmq_would_refuse_are_refused(
+    settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Config(queues=["export"], broker_url="amqp://", **settings)
+
+
+def test_a_highest_priority_is_an_argument_of_each_queue() -> None:
+    own = Queue("own", queue_arguments={"x-max-priority": 3})
+    config = Config(
+        queues=["export"],
+        broker_url="amqp://",
+        task_queue_max_priority=10,
+        task_queues=[Queue("export"), own],
+    )
+    found = {queue.name: queue.queue_arguments for queue in config.task_queues}
+    assert found == {"export": {"x-max-priority": 10}, "own": {"x-max-priority": 3}}
 
 
 def test_sqs_refuses_names_that_are_too_long_or_become_one() -> None:

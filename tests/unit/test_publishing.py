@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +102,36 @@ def test_what_amqp_would_drop_travels_in_a_header(box: Box) -> None:
     assert record.properties == {"is_result": True}
     assert record.headers == {"creator_id": 5}
     assert record.priority == 3
+
+
+class Weird:
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def test_values_that_no_broker_carries_become_what_each_one_does(
+    box: Box, caplog: pytest.LogCaptureFixture
+) -> None:
+    deep: dict[str, Any] = {}
+    deep["deep"] = deep
+    values = {"path": Path("/x"), "weird": Weird(), "deep": deep, "own": {(1, 2): Shape()}}
+    expected = {
+        "path": "/x",
+        "weird": "<Weird: ValueError>",
+        "deep": "<dict: RecursionError>",
+        "own": {"[1, 2]": {"side": 3}},
+    }
+    headers: dict[Any, Any] = {**values, 5: "five", "k" * 300: 1}
+    box.add.apply_async((1, 2), headers=headers, **values)
+    [record] = box.records()
+    assert record.properties == expected
+    assert record.headers == {**expected, "5": "five", "k" * 255: 1}
+    assert "ValueError" in caplog.text and "300 characters" in caplog.text
+
+
+class Shape:
+    def __json__(self) -> dict[str, int]:
+        return {"side": 3}
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,60 @@ def test_options_of_the_tasks_class_that_are_none_do_not_count() -> None:
     assert route["routing_key"] == "export"
 
 
+def sig(task: str, *args: Any, **options: Any) -> dict[str, Any]:
+    return {"task": task, "args": args, "kwargs": {}, "options": options}
+
+
+def built_in(name: str, **kwargs: Any) -> dict[str, Any]:
+    return {**sig(f"celery.{name}"), "kwargs": kwargs}
+
+
+EXPORT, SYNC = sig("export.x"), sig("data.sync.all")
+
+
+@pytest.mark.parametrize(
+    ("body", "queue"),
+    [
+        (built_in("chain", tasks=[EXPORT, SYNC]), "export"),
+        (built_in("group", tasks=[SYNC, EXPORT]), "data.sync"),
+        (built_in("chain", tasks=(built_in("group", tasks=[SYNC]), EXPORT)), "data.sync"),
+        (built_in("chord", header=[EXPORT, SYNC], body=SYNC), "export"),
+        (built_in("chord", header=built_in("group", tasks=[EXPORT]), body=SYNC), "export"),
+        (built_in("starmap", task=SYNC, it=[[1]]), "data.sync"),
+        (built_in("group", tasks=[built_in("accumulate", index=0), SYNC]), "data.sync"),
+        (built_in("chain", tasks=[sig("export.x", queue="data.sync")]), "data.sync"),
+        (built_in("chain", tasks=[sig("unlisted")]), "celery"),
+        (built_in("chain", tasks=[]), "celery"),
+        (built_in("accumulate", index=0), "celery"),
+    ],
+)
+def test_what_waits_for_a_chord_goes_where_its_bodys_first_task_goes(
+    body: dict[str, Any], queue: str
+) -> None:
+    router = make_router()
+    # Celery has asked for the queue of "celery.chain" and gives it here.
+    guessed = router(body["task"], (), None, {"result": [], "interval": None})["queue"]
+    assert guessed.name == "celery"
+    options: dict[str, Any] = {"queue": guessed, "priority": 0}
+    route = router("celery.chord_unlock", ("group-id", body), {}, options)
+    assert (route["queue"].name, declared(route)) == (queue, [queue, "platform.fifo"])
+    # Celery lets the options win over the route.
+    assert getattr(options.get("queue"), "name", queue) == queue
+
+
+def test_what_waits_for_a_chord_goes_where_the_user_says() -> None:
+    routes = {"celery.group": {"queue": "data.sync"}}
+    router = make_router(user_routes=routes)
+    body = built_in("group", tasks=[EXPORT])
+    guessed = router("celery.group", (), None, {})["queue"]
+    assert guessed.name == "data.sync"
+    for one in (body, {**body, "options": {"queue": "data.sync"}}):
+        route = router("celery.chord_unlock", ("group-id", one), {}, {"queue": guessed})
+        assert route["queue"].name == "data.sync"
+    retried = {"exchange": "task_exchange", "routing_key": "data.sync"}
+    assert router("celery.chord_unlock", ("id", body), {}, retried)["queue"].name == "data.sync"
+
+
 def test_the_monitor_queue_is_no_destination() -> None:
     router = make_router()
     with pytest.raises(TopologyError, match="is the monitor queue"):
