@@ -94,7 +94,7 @@ def test_what_a_caller_said_stays_true(deployment: Deployment) -> None:
     task = deployment.ledger.get(odd.id)
     assert task is not None
     assert (task.headers, task.properties, task.stamps) == (EVEN, EVEN, {"odd": [str(TENANT)]})
-    assert ended[2].get(timeout=60) == 2
+    assert ended[2].get(timeout=60) == [2, 2]
     own = [task for task in deployment.all_tasks() if task.name.startswith("celery.")]
     assert {task.queue for task in own} == {"export"}
     deployment.stop_all()

@@ -108,8 +108,8 @@ class Recording(LedgerFixture):
         said: list[dict[str, Any] | None] = [
             {"tenant": 7, "none": None, "deep": {"a": 1}, "gone": [1]},
             None,
-            {"deep": {"b": [None, 2]}, "gone": None, "none": None, '\', ", "': 1.5},
-            {'\', ", "': {"x": None}, "more": True},
+            {"deep": {"b": [None, 2]}, "gone": None, "none": None, "', :null, {}": 1.5},
+            {"', :null, {}": {"x": None}, "more": True},
         ]
         publications = [
             record("a", retries=retries, published_at=NOW + retries * SECOND, **{column: value})
@@ -125,7 +125,7 @@ class Recording(LedgerFixture):
             "none": None,
             "deep": {"b": [None, 2]},
             "gone": None,
-            '\', ", "': {"x": None},
+            "', :null, {}": {"x": None},
             "more": True,
         }
         if column == "headers":
