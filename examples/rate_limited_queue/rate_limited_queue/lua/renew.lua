@@ -1,0 +1,8 @@
+-- ARGV: queue id, job id, token or '' for the current one, lease (ms), least rank of the next run
+--       ('': as it is). Renews a lease; 0 where it is not the job's current one.
+local id, job = ARGV[1], ARGV[2]
+local place, remaining, token, rank = record(id, job)
+if not place or token == '' or (ARGV[3] ~= '' and token ~= ARGV[3]) then return 0 end
+redis.call('ZADD', base .. 'a', text(now + tonumber(ARGV[4]) * 1000), lease(id, job, token))
+if ARGV[5] ~= '' then note(id, job, place, remaining, token, ARGV[5]) end
+return 1
