@@ -14,6 +14,8 @@ from .errors import InvalidField
 HEADER = "rate_limited_queue"
 #: The header that names the key for people and for the ledger; it is enough to be limited.
 QUEUE_ID = "queue_id"
+#: The header of a task that the broker had delivered again when it had to wait in its queue.
+REDELIVERED = "rate_limited_queue_redelivered"
 #: The queue type of tasks that name none.
 QUEUE_TYPE = "celery"
 #: Tasks of Celery's own that hold a canvas together; they are no work of a key.

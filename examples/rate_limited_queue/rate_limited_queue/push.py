@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -109,7 +108,7 @@ def limited(
     interval: int | None = None,
     queue_type: str = QUEUE_TYPE,
 ) -> Any:
-    """Return a copy of a signature each of whose tasks is under the limit of a queue id.
+    """Put each task of a signature under the limit of a queue id, in place, and return it.
 
     For what :func:`submit` cannot take: steps of chains, members of groups and chords, callbacks,
     tasks with a countdown. They are published as any other, by Celery. When a worker takes one it
@@ -129,9 +128,8 @@ def limited(
         fields.identifier("queue_id", queue_id),
         interval=None if interval is None else fields.interval(interval),
     )
-    found = copy.deepcopy(signature)
-    put_under(found, lease)
-    return found
+    put_under(signature, lease)
+    return signature
 
 
 class Limit:

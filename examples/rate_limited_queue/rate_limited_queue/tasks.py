@@ -21,7 +21,7 @@ from cadasta.workertoolbox.topology import plain_routing_key
 from . import operations
 from .blocking import BlockingStore, default_store
 from .errors import NotDue, StoreUnavailable
-from .leases import Lease, put_under
+from .leases import REDELIVERED, Lease, put_under
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,9 @@ class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
             raise Retry(exc=NotDue(f"the limit of {lease.queue_id}: it waits in its queue"))
         lease = dataclasses.replace(lease, token=token, interval=None)
         # A retry takes it along, and so do the signals that tell of an end.
-        self.request.headers = {**self.request.headers, **lease.headers()}
+        headers = self.request.headers = {**self.request.headers, **lease.headers()}
+        if headers.pop(REDELIVERED, False):
+            self.request.delivery_info = {**self.request.delivery_info, "redelivered": True}
         return lease
 
     def _as_job(self) -> bytes:
@@ -142,8 +144,9 @@ class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
         request = self.request
         sig = self.signature_from_request(request, retries=request.retries)
         options = {name: value for name, value in sig.options.items() if value is not None}
-        options.pop("redelivered", None)
         headers = options.pop("headers", {})
+        if options.pop("redelivered", False):
+            headers[REDELIVERED] = True
         queue = plain_routing_key(options.get("routing_key") or "")
         if queue in self.app.amqp.queues:
             options["queue"] = queue
