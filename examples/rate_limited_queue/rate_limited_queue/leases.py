@@ -55,21 +55,18 @@ class Lease:
         if not isinstance(headers, Mapping) or not request.id:
             return None
         job_id = job_id_of(request.id)
+        words: list[Any] = [QUEUE_TYPE, headers.get(QUEUE_ID), "", "", None]
         found = headers.get(HEADER)
+        if isinstance(found, (list, tuple)) and len(found) in (4, 5):
+            words[: len(found)] = found
+        queue_type, queue_id, owner, token, interval = words
         try:
-            if isinstance(found, (list, tuple)) and len(found) in (4, 5):
-                lease = cls(*found)
-                if lease.job_id == job_id and lease.token:
-                    return lease
-                interval = None if lease.interval is None else fields.interval(lease.interval)
-                queue_type, queue_id = lease.queue_type, lease.queue_id
-            else:
-                queue_type, queue_id, interval = QUEUE_TYPE, headers.get(QUEUE_ID), None
             return cls(
                 fields.identifier("queue_type", queue_type),
                 fields.identifier("queue_id", queue_id),
                 job_id,
-                interval=interval,
+                fields.token(token) if owner == job_id else "",
+                None if interval is None else fields.interval(interval),
             )
         except InvalidField:
             return None  # a header of the application's own: no key is called so

@@ -119,10 +119,17 @@ class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
             if verdict == "wait":
                 ask(operations.send_back(*place, lease.job_id, token, self._as_job()))
         else:
-            limit = settings.default_job_requeue_limit
-            store.mark(lease.queue_type)
-            job = (lease.job_id, self._as_job(), lease.interval, limit)
-            verdict, token = ask(operations.admit(*place, *job, expiry, *run))
+            _persist(lambda: store.mark(lease.queue_type), expiry / 1000)
+            operation = operations.admit(
+                *place,
+                lease.job_id,
+                self._as_job(),
+                lease.interval,
+                settings.default_job_requeue_limit,
+                expiry,
+                *run,
+            )
+            verdict, token = ask(operation)
         if verdict == "free":
             return None
         if verdict == "gone":
@@ -159,7 +166,7 @@ class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
             "headers": headers,
             "options": options,
         }
-        return kombu_json.dumps(content).encode()
+        return str(kombu_json.dumps(content)).encode()
 
 
 def rank_of(request: Any) -> int:

@@ -71,7 +71,7 @@ def check(deployment: Any, customer: str, beginnings: int, quiet: float = 1.5) -
 
 def is_finished(customer: str) -> bool:
     try:
-        return limit_for(customer).interval != INTERVAL
+        return bool(limit_for(customer).interval != INTERVAL)
     except UnknownQueue:
         return True
 

@@ -14,7 +14,7 @@ if place then
   if run == ARGV[8] then return {'run', owner} end -- it asks again, since the answer was lost
   if owner == '' or rank == '' or tonumber(ARGV[7]) < tonumber(rank) then return {'other', ''} end
   -- Its last run is over (a retry, a rejection, a replacement): this one takes its place.
-  if not may_begin(id, owner) then
+  if not start(id, owner) then
     send_back(id, job, place, remaining, owner, payload)
     return {'queued', ''}
   end
@@ -30,7 +30,7 @@ else
   if state[1] then redis.call('PERSIST', state_key) end
   redis.call('HSET', base .. 'p:' .. id, job, payload)
   count('e', id)
-  if redis.call('ZCARD', base .. 'q:' .. id) > 0 or not may_begin(id, '') then
+  if redis.call('ZCARD', base .. 'q:' .. id) > 0 or not start(id, '') then
     put_back(id, job, place, remaining)
     if state[1] ~= interval then line_up_again(id) end
     return {'queued', ''}
@@ -39,5 +39,4 @@ else
 end
 redis.call('ZADD', base .. 'a', text(ends), lease(id, job, token))
 note(id, job, place, remaining, token, text(tonumber(ARGV[7]) + 1), ARGV[8])
-start(id, owner)
 return {'run', token}

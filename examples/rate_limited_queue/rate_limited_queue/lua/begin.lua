@@ -11,8 +11,7 @@ if not place then return 'gone' end
 if token == '' or token ~= ARGV[3] then return 'other' end
 if run == ARGV[6] then return 'run' end -- it asks again, since the answer was lost
 if rank ~= '' and tonumber(ARGV[5]) < tonumber(rank) then return 'other' end
-if not may_begin(id, token) then return 'wait' end
+if not start(id, token) then return 'wait' end
 redis.call('ZADD', base .. 'a', text(now + tonumber(ARGV[4]) * 1000), lease(id, job, token))
 note(id, job, place, remaining, token, text(tonumber(ARGV[5]) + 1), ARGV[6])
-start(id, token)
 return 'run'

@@ -74,22 +74,20 @@ local function line_up_again(id)
   line_up(id, tonumber(at))
 end
 
--- Whether work of a queue may begin now. The release of the delivery with this token is no
--- beginning; another one that has been released and has not begun comes first.
-local function may_begin(id, token)
-  local state = redis.call('HMGET', base .. 's:' .. id, 'i', 'l', 'b', 'h', 't')
+-- Lets work of a queue begin now, or answers false. The release of the delivery with this token is
+-- no beginning; another one that was released and has not begun comes first. With the beginning its
+-- hold ends, and the interval counts from here.
+local function start(id, token)
+  local key = base .. 's:' .. id
+  local state = redis.call('HMGET', key, 'i', 'l', 'b', 'h', 't')
   if state[4] and state[5] ~= token and tonumber(state[4]) > now then return false end
   local last = state[2]
   if last == token then last = state[3] end
-  return not last or tonumber(last) + tonumber(state[1]) * 1000 <= now
-end
-
--- Notes that work of a queue begins now: its hold ends, and the interval counts from here.
-local function start(id, token)
-  local key = base .. 's:' .. id
+  if last and tonumber(last) + tonumber(state[1]) * 1000 > now then return false end
   redis.call('HSET', key, 'l', text(now), 'b', text(now))
-  if redis.call('HGET', key, 't') == token then redis.call('HDEL', key, 'h', 't') end
+  if state[5] == token then redis.call('HDEL', key, 'h', 't') end
   line_up_again(id)
+  return true
 end
 
 -- Ends the hold that the delivery with this token has on its queue.
