@@ -93,10 +93,12 @@ class Events:
     Args:
         database: where the transitions are.
         most: streams at a time; each holds a thread of the server.
+        agents: how many agents there are, None where that is not known.
     """
 
-    def __init__(self, database: Database, most: int) -> None:
+    def __init__(self, database: Database, most: int, agents: Callable[[], int | None]) -> None:
         self._database = database
+        self._agents = agents
         self._free = threading.BoundedSemaphore(most)
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -120,6 +122,7 @@ class Events:
         yield "retry: 1000\n\n"
         cursor: Cursor | None = None
         shown: Summary | None = None
+        agents: int | None = None
         quiet_since = time.monotonic()
         while not self._closed.is_set():
             try:
@@ -135,6 +138,9 @@ class Events:
             if standing != shown:
                 shown = standing
                 text += _event("summary", standing.to_dict(), cursor.watermark)
+            if (counted := self._agents()) != agents:
+                agents = counted
+                text += _event("agents", {"agents": agents}, cursor.watermark)
             if not text and time.monotonic() - quiet_since > HEARTBEAT:
                 text = ": nothing new\n\n"
             if text:
