@@ -64,4 +64,5 @@ class Agents:
         except Exception as error:  # Any: each broker's client has errors of its own
             logger.debug("The agents were not counted: %s", type(error).__name__)
             return None
-        return sum(name.startswith("agent-") for answer in answers or [] for name in answer)
+        names = [str(name) for answer in answers or [] for name in answer]
+        return sum(name.startswith("agent-") for name in names)

@@ -52,7 +52,6 @@ class Summary:
             "limit": self.limit,
             "utilisation": round(self.in_flight / self.limit, 4),
             "going": self.going,
-            "moved_at": self.moved_at and self.moved_at.isoformat(),
         }
 
 

@@ -46,7 +46,6 @@
     byId("feed").querySelector("button").textContent = found.going ? "Stop feeding" : "Start feeding";
     document.title = found.total ? `${share}% – Order tracker` : "Order tracker";
     standing = found;
-    byId("moved").dataset.at = found.moved_at || "";
     showMoves();
     counts = found.counts;
     limit = found.limit;
@@ -161,7 +160,12 @@
     if (stream) return;
     stream = new EventSource("/events");
     stream.addEventListener("summary", (event) => { problem("line", ""); showSummary(JSON.parse(event.data)); });
-    stream.addEventListener("agents", (event) => { agents = JSON.parse(event.data).agents; showMoves(); });
+    stream.addEventListener("work", (event) => {
+      const found = JSON.parse(event.data);
+      agents = found.agents;
+      byId("moved").dataset.at = found.moved_at || "";
+      showMoves();
+    });
     stream.addEventListener("transition", (event) => {
       refresh();
       if (dialog.open && String(JSON.parse(event.data).order_id) === dialog.dataset.id) load(dialog.dataset.id);
