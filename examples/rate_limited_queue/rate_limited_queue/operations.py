@@ -181,14 +181,22 @@ def send_back(
 
 
 def renew(
-    queue_type: str, queue_id: str, job_id: str, token: str, lease: int, rank: int | None = None
+    queue_type: str,
+    queue_id: str,
+    job_id: str,
+    token: str,
+    lease: int,
+    rank: int | None = None,
+    begins: bool = False,
 ) -> Operation[bool]:
     """Make a lease last ``lease`` ms from now; without a token, the current one.
 
-    ``rank`` says that no run goes on, and which one may begin next.
+    ``rank`` says that no run goes on, and which one may begin next; ``begins`` that the work, which
+    was let begin, did so only now.
     """
     least: Argument = "" if rank is None else rank
-    return Operation("renew", queue_type, (queue_id, job_id, token, lease, least), bool)
+    arguments = (queue_id, job_id, token, lease, least, int(begins))
+    return Operation("renew", queue_type, arguments, bool)
 
 
 def sent(

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two attempts while the store is away.
 RETRY = 1.0
+#: Seconds that the store's word to begin may be under way; above, it is told when it arrived.
+LATE = 0.001
 #: Retries of one replacement, at most, that are told apart from the next one's.
 _RETRIES = 1_000_000
 
@@ -72,6 +74,7 @@ class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
             return super().__call__(*args, **kwargs)
         store = default_store()
         expiry = store.settings.job_expire_interval
+        asked = time.monotonic()
         try:
             lease = self._begin(lease, store)
         except StoreUnavailable as error:
@@ -79,7 +82,7 @@ class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
             raise Reject(error, requeue=True) from error
         if lease is None:
             return super().__call__(*args, **kwargs)
-        with _kept(store, lease, expiry):
+        with _kept(store, lease, expiry, time.monotonic() - asked > LATE):
             try:
                 return super().__call__(*args, **kwargs)
             except Reject as error:  # No signal tells of this one and the next.
@@ -221,8 +224,9 @@ def wait_for_retry(sender: Any = None, request: Any = None, reason: Any = None, 
         logger.error("The lease of task %s may end early", lease.job_id, exc_info=True)
 
 
-def _renewal(lease: Lease, lasting: int) -> operations.Operation[bool]:
-    return operations.renew(lease.queue_type, lease.queue_id, lease.job_id, lease.token, lasting)
+def _renewal(lease: Lease, lasting: int, begins: bool = False) -> operations.Operation[bool]:
+    place = (lease.queue_type, lease.queue_id, lease.job_id, lease.token)
+    return operations.renew(*place, lasting, begins=begins)
 
 
 def _persist(call: Callable[[], T], seconds: float) -> T:
@@ -239,11 +243,18 @@ def _persist(call: Callable[[], T], seconds: float) -> T:
 
 
 @contextlib.contextmanager
-def _kept(store: BlockingStore, lease: Lease, expiry: int) -> Iterator[None]:
-    """Renew a lease again and again for the time of the block."""
+def _kept(store: BlockingStore, lease: Lease, expiry: int, is_late: bool) -> Iterator[None]:
+    """Renew a lease again and again for the time of the block.
+
+    Where the store's word to begin was late, the interval counts from when it arrived: the next
+    one may be in time.
+    """
     over = threading.Event()
 
     def renew() -> None:
+        if is_late:
+            with contextlib.suppress(StoreUnavailable):
+                store.run(_renewal(lease, expiry, begins=True))
         while not over.wait(expiry / 3000):
             try:
                 if not store.run(_renewal(lease, expiry)):
