@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from .amqp_buffer import Buffer, buffer, read_all
 from .application import driver_type, publish, queue_of
 from .errors import PublishError
-from .retries import Backoff, kind_of
+from .retries import Backoff, is_missing, kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ UNCONFIRMED = 256
 IDLE_WAIT = 1.0
 #: Codes with which RabbitMQ says no to a declaration or a publish, and closes the channel.
 REFUSALS = frozenset({403, 404, 405, 406})
+#: The one that says that an exchange or a queue is not there.
+NOT_FOUND = 404
 #: Topics whose queues are remembered.
 REMEMBERED = 10_000
 
@@ -45,6 +47,8 @@ class Outgoing:
     done: Callable[[PublishError | None], None]
     #: Whether it was sent: then nobody knows whether it is in the queue, until it is confirmed.
     sent: bool = False
+    #: Its exchange or its queue was not there, though both are declared with a new connection.
+    was_homeless: bool = False
     #: The client has left.
     abandoned: bool = False
 
@@ -68,6 +72,10 @@ class Publisher:
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._queues: dict[str, Queue] = {}
+        #: RabbitMQ: bound to the channel, the queues that it has declared; and the topics whose
+        #: queues are known to be there while the next messages are written.
+        self._declared: dict[str, Queue] = {}
+        self._ensured: set[str] = set()
         self._is_sqs = driver_type(app) == "sqs"
         self._is_amqp = driver_type(app) == "amqp"
         self._connection: Any = None
@@ -113,11 +121,12 @@ class Publisher:
                     "Publishing failed (%s); next attempt in %.1f s",
                     kind_of(error),
                     wait,
-                    exc_info=not isinstance(error, self._errors),
+                    exc_info=not isinstance(error, self._errors) and not is_missing(error),
                 )
                 self._close()
-                if getattr(error, "code", None) in REFUSALS:
-                    self._blame(error)
+                code = getattr(error, "code", None)
+                if code in REFUSALS:
+                    self._blame(error, code)
                 self._outgoing.extendleft(reversed(self._unconfirmed.values()))
                 self._unconfirmed.clear()
                 self._refuse_overdue()
@@ -126,14 +135,19 @@ class Publisher:
                     break
         self._close()
 
-    def _blame(self, error: Exception) -> None:
+    def _blame(self, error: Exception, code: int) -> None:
         """Refuse the message that the broker refuses.
 
         RabbitMQ closes the channel, some messages later, and does not say which one it was. Where
-        several were on their way, each is sent alone now.
+        several were on their way, each is sent alone now. What somebody has deleted is declared
+        anew first.
         """
-        self._suspects = len(self._unconfirmed)
-        if self._suspects == 1:
+        unconfirmed = list(self._unconfirmed.values())
+        is_new = code == NOT_FOUND and not all(one.was_homeless for one in unconfirmed)
+        for outgoing in unconfirmed:
+            outgoing.was_homeless = code == NOT_FOUND
+        self._suspects = len(unconfirmed)
+        if self._suspects == 1 and not is_new:
             self._finish(list(self._unconfirmed), PublishError(f"the broker refuses it: {error}"))
 
     def _open(self) -> None:
@@ -155,6 +169,8 @@ class Publisher:
             properties.get("capabilities", {}).pop("connection.blocked", None)
         self._channel = channel = connection.channel()
         self._producer = app.amqp.Producer(channel)
+        self._declared.clear()
+        self._ensured.clear()
         self._sequence = 0
         if self._is_amqp:
             self._poll = select.poll()
@@ -172,19 +188,45 @@ class Publisher:
     def _work(self) -> None:
         while True:
             self._woken.clear()
-            while self._outgoing and len(self._unconfirmed) < (
-                1 if self._suspects else UNCONFIRMED
-            ):
+            self._ensured.clear()
+            window = 1 if self._suspects else UNCONFIRMED
+            while self._outgoing and len(self._unconfirmed) < window:
                 self._send(self._outgoing.popleft())
             if self._unconfirmed:
                 self._drain(IDLE_WAIT)
+                self._give_up_waiting()
             elif self._stopping.is_set() and not self._outgoing:
                 return
             elif not self._woken.wait(IDLE_WAIT) and self._is_amqp:
                 self._drain(0.001)
 
-    def _window(self) -> int:
-        return 1 if self._suspects else UNCONFIRMED
+    def _give_up_waiting(self) -> None:
+        """Take a broker for gone that confirms nothing for as long as a message may wait.
+
+        Raises:
+            TimeoutError: it is.
+        """
+        oldest = next(iter(self._unconfirmed.values()), None)
+        if oldest is not None and monotonic() > oldest.deadline:
+            raise TimeoutError("the broker confirms nothing")
+
+    def _ensure(self, topic: str, queue: Queue) -> None:
+        """Let the broker have the topic's queue, bound, before the next message of it.
+
+        Somebody may have deleted the queue, its binding or the exchange since it was declared. The
+        broker would confirm the message all the same: the ledger's queue takes every message, so
+        that none counts as unroutable. It does what a channel says in the order in which it is
+        said, so nothing has to be waited for; messages that are written together share it.
+        """
+        bound = self._declared.get(topic)
+        if bound is None:  # declared by the publish
+            if len(self._declared) >= REMEMBERED:
+                self._declared.clear()
+            self._declared[topic] = queue(self._channel)
+        elif topic not in self._ensured:
+            bound.queue_declare(nowait=True)
+            bound.queue_bind(nowait=True)
+        self._ensured.add(topic)
 
     def _send(self, outgoing: Outgoing) -> None:
         if outgoing.abandoned and not outgoing.sent:
@@ -197,9 +239,13 @@ class Publisher:
         if self._is_sqs and queue.name.endswith(".fifo"):
             properties["MessageGroupId"] = queue.name  # one order for the topic
         try:
+            if self._is_amqp:
+                self._ensure(outgoing.topic, queue)
             publish(self._app, self._producer, queue, outgoing.id, outgoing.body, **properties)
         except Exception as error:
-            if not isinstance(error, self._errors):
+            if is_missing(error) and not outgoing.was_homeless:
+                outgoing.was_homeless = True  # it is sent again, and declared before
+            elif not isinstance(error, self._errors):
                 # The broker is there and says no: to try again would stop all others.
                 self._finish([self._sequence], PublishError(f"the broker refuses it: {error}"))
             raise
@@ -253,8 +299,12 @@ class Publisher:
         kept: deque[Outgoing] = deque()
         while self._outgoing:
             outgoing = self._outgoing.popleft()
-            if outgoing.sent or now < outgoing.deadline:
+            if now < outgoing.deadline:
                 kept.append(outgoing)
+            elif outgoing.sent:
+                outgoing.done(
+                    PublishError("the broker has not confirmed it; it may be in the queue")
+                )
             else:
                 outgoing.done(PublishError("the broker is away; the message is not in the queue"))
         self._outgoing.extendleft(reversed(kept))

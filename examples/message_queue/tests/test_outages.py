@@ -135,6 +135,8 @@ class Relay:
         self.port: int = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
         self.is_open = True
+        self.passes = threading.Event()
+        self.passes.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -153,6 +155,7 @@ class Relay:
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(4096):
+                self.passes.wait()  # else it is silent: it takes, and answers nothing
                 sink.sendall(data)
         for sock in (source, sink):
             sock.close()
@@ -165,6 +168,7 @@ class Relay:
         self._sockets.clear()
 
     def close(self) -> None:
+        self.passes.set()
         self._listener.close()
         self.cut()
 
@@ -201,6 +205,37 @@ def test_a_broker_that_goes_away_and_comes_back(
     traffic.check()
     # One server remembers what it has shown: not even a broker that forgot shows it again.
     assert traffic.redelivered == 0
+
+
+def test_a_broker_that_is_silent(
+    start_server: Callable[..., ServerProcess],
+    relay: Relay,
+    rabbitmq: dict[str, str],
+    topic: str,
+) -> None:
+    server = start_server({**rabbitmq, "MQ_PUBLISH_TIMEOUT": "2"})
+    with Producer(topic, port=server.port) as producer:
+        producer.publish("before")
+        relay.passes.clear()
+        for _ in range(2):
+            started = time.monotonic()
+            with pytest.raises(MessageQueueError, match="in the queue"):
+                producer.publish("unknown")
+            assert time.monotonic() - started < 15
+        relay.passes.set()
+        while True:
+            with suppress(MessageQueueError):
+                producer.publish("after")
+                break
+    found = set()
+    with Consumer(topic, port=server.port) as consumer:
+        while "after" not in found:
+            found.add(consumer.fetch(30))
+    assert "before" in found
+    relay.passes.clear()
+    started = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - started < 30
 
 
 def test_a_client_keeps_its_message_while_the_broker_is_away(

@@ -93,10 +93,17 @@ class Events:
     Args:
         database: where the transitions are.
         most: streams at a time; each holds a thread of the server.
+        agents: how many agents there are, None where that is not known; default: never known.
     """
 
-    def __init__(self, database: Database, most: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        most: int,
+        agents: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self._database = database
+        self._agents = agents
         self._free = threading.BoundedSemaphore(most)
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -120,6 +127,7 @@ class Events:
         yield "retry: 1000\n\n"
         cursor: Cursor | None = None
         shown: Summary | None = None
+        work: dict[str, Any] = {}
         quiet_since = time.monotonic()
         while not self._closed.is_set():
             try:
@@ -135,6 +143,11 @@ class Events:
             if standing != shown:
                 shown = standing
                 text += _event("summary", standing.to_dict(), cursor.watermark)
+            moved_at = standing.moved_at and standing.moved_at.isoformat()
+            found = {"agents": self._agents(), "moved_at": moved_at}
+            if found != work:
+                work = found
+                text += _event("work", work, cursor.watermark)
             if not text and time.monotonic() - quiet_since > HEARTBEAT:
                 text = ": nothing new\n\n"
             if text:

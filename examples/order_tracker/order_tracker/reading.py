@@ -14,6 +14,8 @@ from .tables import feed, order_feedings, order_transitions, orders
 
 #: The newest transitions that a chart is made of.
 _CHART_ROWS = 20_000
+#: The newest transitions among which the last move is looked for: units that were added are none.
+_MOVES = 20_000
 #: The ids before the last one among which some may still be under way to their commit.
 _OPEN_IDS = 200
 
@@ -25,6 +27,8 @@ class Summary:
     counts: dict[str, int]
     limit: int
     going: bool
+    #: When a unit last went from one status to another; None: none has, or not for long.
+    moved_at: datetime | None = None
 
     @property
     def in_flight(self) -> int:
@@ -57,7 +61,15 @@ def summary(connection: Connection) -> Summary:
     found = {status: int(number) for status, number in connection.execute(query)}
     state = connection.execute(select(feed)).one()
     counts = {status: found.get(status, 0) for status in STATUSES}
-    return Summary(counts, state.max_queue, state.going)
+    newest = (
+        select(order_transitions.c.at, order_transitions.c.from_status)
+        .order_by(order_transitions.c.id.desc())
+        .limit(_MOVES)
+        .subquery()
+    )
+    moves = select(newest.c.at).where(newest.c.from_status.is_not(None)).limit(1)
+    moved_at = connection.execute(moves).scalar_one_or_none()
+    return Summary(counts, state.max_queue, state.going, moved_at)
 
 
 def next_in_line(connection: Connection, limit: int) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from waitress.server import create_server
 
+from .agents import Agents
 from .api import make_api
 from .database import Database, change_bounds
 from .events import Events
@@ -33,8 +34,10 @@ def run_api(settings: Settings) -> None:
     database.require_tables()
     with database.write() as connection:
         change_bounds(connection, settings.max_queue, settings.stall_timeout)
-    feeder = Feeder(make_app(settings), database, settings.box, process_name("api"))
-    events = Events(database, STREAMS)
+    app = make_app(settings)
+    feeder = Feeder(app, database, settings.box, process_name("api"))
+    agents = Agents(app)
+    events = Events(database, STREAMS, agents.count)
     sweeper = Sweeper(feeder)
     try:
         server = create_server(
@@ -55,6 +58,7 @@ def run_api(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     sweeper.start()
+    agents.start()
     port = getattr(server, "effective_port", settings.api_port)  # Of two sockets, it has none.
     print(f"Listening on http://{settings.api_host}:{port}/board", flush=True)
     try:
@@ -62,4 +66,5 @@ def run_api(settings: Settings) -> None:
     finally:
         server.close()
         sweeper.stop()
+        agents.close()
         database.close()

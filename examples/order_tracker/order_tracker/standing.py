@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -11,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from .database import Database
+from .database import Database, utc_now
 from .reading import Summary, summary
 from .settings import Settings
 from .statuses import STATUSES
@@ -103,6 +104,9 @@ def picture(found: Summary) -> RenderableType:
     )
     state = "feeding" if found.going else "stopped: GET /go/ starts the feeding"
     used = found.in_flight / found.limit
+    if found.moved_at is not None:
+        seconds = max(0, round((utc_now() - found.moved_at).total_seconds()))
+        state += f"; the last unit moved {timedelta(seconds=seconds)} ago"
     rest = f"in flight {found.in_flight} of {found.limit} ({used:.0%}); {state}"
     if not found.total:
         rest = "There is no unit yet: order-tracker init --units 100"

@@ -216,6 +216,28 @@ def test_a_lost_connection_is_told_and_mended(deploy: Any, browser: webdriver.Ch
     board.wait_for("#done", "0 of 4 units done")
 
 
+def test_a_board_whose_last_agent_is_dead(deploy: Any, browser: webdriver.Chrome) -> None:
+    tracker = deploy(RTB_BROADCAST_MAX_QUEUE=5, RTB_WORK_SECONDS=2)
+    tracker.init(20)
+    tracker.start_all(agents=2)
+    board = Board(browser, tracker.url)
+    board.press("#feed button")
+    board.wait_for("#agents", "2 agents")
+    board.wait_for("#moved", "The last unit moved")
+    assert not board.text("#problem")
+    tracker.fleet.kill("agent0")
+    board.wait_for("#agents", "1 agent")
+    tracker.fleet.kill("agent1")
+    board.wait_for("#agents", "0 agents")
+    board.wait_for("#problem", "No agent answers, so nothing moves.")
+    board.wait_for("#moved", "The last unit moved 8 seconds ago")
+    board.shot("no agent")
+    tracker.fleet.start("agent2", "agent")
+    board.wait_for("#agents", "1 agent")
+    WebDriverWait(browser, 10, 0.1).until(lambda _: not board.text("#problem"))
+    tracker.call("POST", "/stop/")
+
+
 def test_a_refused_request_is_told(deploy: Any, browser: webdriver.Chrome) -> None:
     tracker = deploy(RTB_BROKER_URL="amqp://guest:guest@127.0.0.1:1//")
     tracker.init(3)

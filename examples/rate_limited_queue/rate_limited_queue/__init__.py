@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .push import DuplicateTask as DuplicateTask
     from .push import Limit as Limit
     from .push import limit_for as limit_for
+    from .push import limited as limited
     from .push import submit as submit
     from .tasks import LimitedTask as LimitedTask
 
@@ -27,6 +28,7 @@ _HOMES = {
     "LimitedTask": "tasks",
     "RateLimitedQueueError": "errors",
     "limit_for": "push",
+    "limited": "push",
     "submit": "push",
 }
 

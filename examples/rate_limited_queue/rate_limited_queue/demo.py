@@ -6,7 +6,7 @@ import random
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
 
@@ -111,10 +111,21 @@ def work(url: str, customers: dict[str, Customer], over: threading.Event) -> Non
                     raise
 
 
+def allowed(customers: list[Customer], interval: int) -> int:
+    """The most releases that an interval (ms) allows, up to the last release of all customers.
+
+    Both ends are moments of the store's clock, like what is compared with it: by any other clock,
+    or up to any other moment, a limit that is kept to the microsecond would look broken.
+    """
+    moments = [moment for one in customers for moment in one.releases]
+    return 1 + (max(moments) - min(moments)) // (1000 * interval) if moments else 1
+
+
 def picture(customers: dict[str, Customer], passed: float, console: Console) -> Group:
     """The state of the customers, as many as fit: releases against what the limit allows."""
     tables = []
-    everyone = list(customers.values())
+    # Workers go on meanwhile: all of the picture is of one moment.
+    everyone = [replace(one, releases=list(one.releases)) for one in customers.values()]
     parts = 2 if console.width >= 116 else 1
     rows = CUSTOMERS // parts
     if console.is_terminal:
@@ -124,16 +135,16 @@ def picture(customers: dict[str, Customer], passed: float, console: Console) -> 
         for name in ("customer", "interval", "releases of allowed", "least gap"):
             table.add_column(name, justify="left" if name.startswith(("c", "r")) else "right")
         for customer in everyone[part * rows : (part + 1) * rows]:
-            allowed = 1 + int(passed * 1000 / customer.interval)
+            most = allowed(everyone, customer.interval)
             done = len(customer.releases)
-            filled = min(10, round(10 * done / allowed))
-            bar = Text("█" * filled + "░" * (10 - filled), "green" if done <= allowed else "red")
+            filled = min(10, round(10 * done / most))
+            bar = Text("█" * filled + "░" * (10 - filled), "green" if done <= most else "red")
             gap = customer.least_gap
             style = "red" if gap is not None and gap < customer.interval else ""
             table.add_row(
                 customer.name,
                 f"{customer.interval:,} ms",
-                bar + Text(f" {done:>3} of {allowed}", ""),
+                bar + Text(f" {done:>3} of {most}", ""),
                 Text("" if gap is None else f"{gap:,.1f} ms", style),
             )
         tables.append(table)

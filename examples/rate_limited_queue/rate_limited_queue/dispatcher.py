@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 from . import operations
 from .blocking import BlockingStore
 from .errors import StoreUnavailable
+from .leases import Lease
 from .operations import Delivery
-from .tasks import HEADER, Lease
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +98,9 @@ class Dispatcher:
     def _publish(self, job: Delivery) -> None:
         content = kombu_json.loads(job.payload)
         lease = Lease(self._type, job.queue_id, job.job_id, job.token)
-        headers = {**content["headers"], "queue_id": job.queue_id, HEADER: lease.header()}
+        headers = {**content["headers"], **lease.headers()}
         task = self._app.tasks.get(content["task"])
-        options = {**content["options"], "task_id": job.job_id, "headers": headers}
+        options = {"task_id": job.job_id, **content["options"], "headers": headers}
         if task is None:
             self._app.send_task(content["task"], content["args"], content["kwargs"], **options)
         else:

@@ -35,3 +35,10 @@ class StoreUnavailable(RateLimitedQueueError):
 
 class UnknownQueue(RateLimitedQueueError, LookupError):
     """The store knows nothing of a queue id: it has no job, and no limit to keep."""
+
+
+class NotDue(RateLimitedQueueError):
+    """A Celery task may not begin yet, or another run of it goes on: it waits, and has not failed.
+
+    The ledger shows it as the reason of the state RETRY.
+    """

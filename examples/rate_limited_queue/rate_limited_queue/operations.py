@@ -138,11 +138,65 @@ def finish(queue_type: str, queue_id: str, job_id: str, token: str = "") -> Oper
 
 
 def begin(
-    queue_type: str, queue_id: str, job_id: str, token: str, lease: int, starts: bool
+    queue_type: str, queue_id: str, job_id: str, token: str, lease: int, rank: int, run: str
+) -> Operation[str]:
+    """Let the work of a delivery begin, with a lease of ``lease`` ms.
+
+    ``rank`` orders the runs of a delivery: one that has begun does not begin again. ``run`` names
+    this one, letters and digits: it may ask again. The answer is
+    ``run``; ``wait``: the limit does not let it begin yet; ``other``: another delivery or run has
+    the job; or ``gone``: there is no such job.
+    """
+    arguments = (queue_id, job_id, token, lease, rank, run)
+    return Operation("begin", queue_type, arguments, lambda a: str(a.decode()))
+
+
+def admit(
+    queue_type: str,
+    queue_id: str,
+    job_id: str,
+    payload: bytes,
+    interval: int | None,
+    requeue_limit: int,
+    lease: int,
+    rank: int,
+    run: str,
+) -> Operation[tuple[str, str]]:
+    """Let work begin that no delivery is for, if there is room for it; else let it wait.
+
+    The answer is ``run``, with the token of a lease of ``lease`` ms; ``queued``; ``other``: the job
+    waits or runs already; or ``free``: there is no limit, since ``interval`` is None and the queue
+    has none.
+    """
+    given: Argument = "" if interval is None else interval
+    arguments = (queue_id, job_id, payload, given, requeue_limit, lease, rank, run)
+    return Operation("admit", queue_type, arguments, lambda a: (a[0].decode(), a[1].decode()))
+
+
+def send_back(
+    queue_type: str, queue_id: str, job_id: str, token: str, payload: bytes
 ) -> Operation[bool]:
-    """Renew a lease by ``lease`` ms; ``starts`` says that the work begins now."""
-    arguments = (queue_id, job_id, token, lease, int(starts))
-    return Operation("begin", queue_type, arguments, bool)
+    """Put a delivery that may not begin yet back in its place, as it is now."""
+    return Operation("back", queue_type, (queue_id, job_id, token, payload), bool)
+
+
+def renew(
+    queue_type: str,
+    queue_id: str,
+    job_id: str,
+    token: str,
+    lease: int,
+    rank: int | None = None,
+    begins: bool = False,
+) -> Operation[bool]:
+    """Make a lease last ``lease`` ms from now; without a token, the current one.
+
+    ``rank`` says that no run goes on, and which one may begin next; ``begins`` that the work, which
+    was let begin, did so only now.
+    """
+    least: Argument = "" if rank is None else rank
+    arguments = (queue_id, job_id, token, lease, least, int(begins))
+    return Operation("renew", queue_type, arguments, bool)
 
 
 def sent(

@@ -12,10 +12,8 @@ from kombu.utils import json as kombu_json
 from . import fields, operations
 from .blocking import BlockingStore, default_store
 from .errors import InvalidField, RateLimitedQueueError, UnknownQueue
+from .leases import QUEUE_TYPE, Lease, put_under
 from .tasks import LimitedTask
-
-#: The queue type of tasks that name none.
-QUEUE_TYPE = "celery"
 
 #: Options of ``apply_async`` that would go past the limit, or that the queue sets itself.
 _REFUSED = ("countdown", "eta", "link", "link_error", "chord", "group_id", "task_id")
@@ -101,6 +99,37 @@ def submit(
     if status == "duplicate":
         raise DuplicateTask(f"The task {task_id} of {queue_id!r} waits or is active already.")
     return task.AsyncResult(task_id)
+
+
+def limited(
+    signature: Any,
+    *,
+    queue_id: str,
+    interval: int | None = None,
+    queue_type: str = QUEUE_TYPE,
+) -> Any:
+    """Put each task of a signature under the limit of a queue id, in place, and return it.
+
+    For what :func:`submit` cannot take: steps of chains, members of groups and chords, callbacks,
+    tasks with a countdown. They are published as any other, by Celery. When a worker takes one it
+    begins at once if the limit lets it, and else waits in the queue until a dispatcher publishes it
+    again.
+
+    Args:
+        signature: a signature, or a canvas. Tasks that are under a limit already stay there.
+        queue_id, interval, queue_type: as in :func:`submit`; where the queue id has no interval,
+            and none is given, there is no limit.
+
+    Raises:
+        InvalidField: an argument is wrong.
+    """
+    lease = Lease(
+        fields.identifier("queue_type", queue_type),
+        fields.identifier("queue_id", queue_id),
+        interval=None if interval is None else fields.interval(interval),
+    )
+    put_under(signature, lease)
+    return signature
 
 
 class Limit:

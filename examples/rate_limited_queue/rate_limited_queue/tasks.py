@@ -1,60 +1,51 @@
-"""The Celery worker's side: a task that keeps its lease while it runs, and finishes its job."""
+"""The Celery worker's side: a task that begins when its limit lets it, and finishes its job."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from celery import Task, signals
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, Retry
+from kombu.utils import json as kombu_json
+
+from cadasta.workertoolbox.topology import plain_routing_key
 
 from . import operations
 from .blocking import BlockingStore, default_store
-from .errors import StoreUnavailable
+from .errors import NotDue, StoreUnavailable
+from .leases import REDELIVERED, Lease, put_under
 
 logger = logging.getLogger(__name__)
 
-#: The header by which a worker knows a dispatched task.
-HEADER = "rate_limited_queue"
 #: Seconds between two attempts while the store is away.
 RETRY = 1.0
+#: Seconds that the store's word to begin may be under way; above, it is told when it arrived.
+LATE = 0.001
+#: Retries of one replacement, at most, that are told apart from the next one's.
+_RETRIES = 1_000_000
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Lease:
-    """What a dispatched task's message says of its job."""
-
-    queue_type: str
-    queue_id: str
-    job_id: str
-    token: str
-
-    def header(self) -> list[str]:
-        """Return the value of the message's header."""
-        return [self.queue_type, self.queue_id, self.job_id, self.token]
-
-    @classmethod
-    def of(cls, request: Any) -> Lease | None:
-        """Return the lease of a running task's request; None where it was not dispatched."""
-        found = (request.headers or {}).get(HEADER)
-        return cls(*found) if found else None
 
 
 class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
     """The class of all tasks of an app: ``Celery(..., task_cls="rate_limited_queue:LimitedTask")``.
 
-    A task that was not dispatched by a queue runs as any other. One that was
+    A task whose message names no key runs as any other. One that is under a limit
 
-    - begins only if its lease is current: after a lost lease another copy is under way; while the
-      store is away it waits, and then goes back to the broker;
+    - begins only where the limit lets it, whatever brought it to the worker: a dispatcher, a retry,
+      a rejection, a replacement, a redelivery, a canvas, or ``apply_async`` with its key. Else it
+      goes back to its queue as it is, with its retries, and a dispatcher publishes it when it is
+      due; its state is RETRY until then, with :class:`~.errors.NotDue` as the reason;
+    - begins only if no other run of it goes on; while the store is away it waits, and then goes
+      back to the broker;
     - keeps its lease for as long as it runs;
     - finishes its job when it has succeeded or failed for good, and when it was revoked, had
       expired, was rejected or replaced. A worker that is lost finishes nothing: the lease ends, and
@@ -62,6 +53,7 @@ class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
     """
 
     abstract = True
+    Request = "rate_limited_queue.worker:LimitedRequest"
 
     @classmethod
     def on_bound(cls, app: Any) -> None:
@@ -82,24 +74,108 @@ class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
             return super().__call__(*args, **kwargs)
         store = default_store()
         expiry = store.settings.job_expire_interval
-        begin = _renewal(lease, expiry, starts=True)
+        asked = time.monotonic()
         try:
-            is_ours = _persist(lambda: store.run(begin), expiry / 1000)
+            lease = self._begin(lease, store)
         except StoreUnavailable as error:
             # It has not run: it must not fail, which would finish its job.
             raise Reject(error, requeue=True) from error
-        if not is_ours:
-            logger.warning("Task %s is not run: its lease was lost or is over", lease.job_id)
-            raise Ignore()
-        with _kept(store, lease, expiry):
+        if lease is None:
+            return super().__call__(*args, **kwargs)
+        with _kept(store, lease, expiry, time.monotonic() - asked > LATE):
             try:
                 return super().__call__(*args, **kwargs)
             except Reject as error:  # No signal tells of this one and the next.
-                (wait_for_retry if error.requeue else finish_job)(self)
+                if not error.requeue:  # else LimitedRequest.reject() knows
+                    finish_job(self)
                 raise
             except Ignore:  # replace() raises it, too.
                 finish_job(self)
                 raise
+
+    def replace(self, sig: Any) -> Any:
+        """Replace the task, as Celery does: the limit holds for what takes its place, too."""
+        lease = Lease.of(self.request)
+        if lease is not None:
+            put_under(sig, dataclasses.replace(lease, job_id="", token="", interval=None))
+        return super().replace(sig)
+
+    def _begin(self, lease: Lease, store: BlockingStore) -> Lease | None:
+        """Begin; the lease of this run, None where there is no limit.
+
+        Raises:
+            Retry: it may not begin yet, and is in its queue; or another run of it goes on.
+            Ignore: its job has ended already.
+            StoreUnavailable: Redis is away.
+        """
+        settings = store.settings
+        expiry, place = settings.job_expire_interval, (lease.queue_type, lease.queue_id)
+        # Named, since its question may be asked twice.
+        run = (rank_of(self.request), uuid.uuid4().hex)
+
+        def ask(operation: operations.Operation[T]) -> T:
+            return _persist(lambda: store.run(operation), expiry / 1000)
+
+        token = lease.token
+        if token:
+            verdict = ask(operations.begin(*place, lease.job_id, token, expiry, *run))
+            if verdict == "wait":
+                ask(operations.send_back(*place, lease.job_id, token, self._as_job()))
+        else:
+            _persist(lambda: store.mark(lease.queue_type), expiry / 1000)
+            operation = operations.admit(
+                *place,
+                lease.job_id,
+                self._as_job(),
+                lease.interval,
+                settings.default_job_requeue_limit,
+                expiry,
+                *run,
+            )
+            verdict, token = ask(operation)
+        if verdict == "free":
+            return None
+        if verdict == "gone":
+            logger.warning("Task %s is not run: its job has ended already", self.request.id)
+            raise Ignore()
+        if verdict == "other":
+            raise Retry(exc=NotDue("another run of the task goes on, or it waits in its queue"))
+        if verdict != "run":
+            raise Retry(exc=NotDue(f"the limit of {lease.queue_id}: it waits in its queue"))
+        lease = dataclasses.replace(lease, token=token, interval=None)
+        # A retry takes it along, and so do the signals that tell of an end.
+        headers = self.request.headers = {**self.request.headers, **lease.headers()}
+        if headers.pop(REDELIVERED, False):
+            self.request.delivery_info = {**self.request.delivery_info, "redelivered": True}
+        return lease
+
+    def _as_job(self) -> bytes:
+        """The task as it is now, as :func:`~.push.submit` writes it."""
+        request = self.request
+        sig = self.signature_from_request(request, retries=request.retries)
+        options = {name: value for name, value in sig.options.items() if value is not None}
+        headers = options.pop("headers", {})
+        if options.pop("redelivered", False):
+            headers[REDELIVERED] = True
+        queue = plain_routing_key(options.get("routing_key") or "")
+        if queue in self.app.amqp.queues:
+            options["queue"] = queue
+            del options["routing_key"]
+            options.pop("exchange", None)
+        content = {
+            "task": self.name,
+            "args": list(sig.args),
+            "kwargs": dict(sig.kwargs),
+            "headers": headers,
+            "options": options,
+        }
+        return str(kombu_json.dumps(content)).encode()
+
+
+def rank_of(request: Any) -> int:
+    """Return the rank of a run: each retry and each replacement has a higher one."""
+    nesting = getattr(request, "replaced_task_nesting", 0) or 0
+    return int(nesting) * _RETRIES + int(request.retries or 0)
 
 
 def finish_job(sender: Any = None, **_: Any) -> None:
@@ -132,10 +208,10 @@ def finish_revoked(sender: Any = None, request: Any = None, **_: Any) -> None:
         logger.error("Task %s is revoked, but may be dispatched again", lease.job_id, exc_info=True)
 
 
-def wait_for_retry(sender: Any = None, reason: Any = None, **_: Any) -> None:
+def wait_for_retry(sender: Any = None, request: Any = None, reason: Any = None, **_: Any) -> None:
     """Keep the lease of a task until Celery runs it again (``task_retry``)."""
-    lease = Lease.of(sender.request) if isinstance(sender, LimitedTask) else None
-    if lease is None:
+    lease = Lease.of(request) if isinstance(sender, LimitedTask) else None
+    if lease is None or not lease.token or isinstance(getattr(reason, "exc", None), NotDue):
         return
     when = getattr(reason, "when", None) or 0
     if isinstance(when, datetime):
@@ -143,15 +219,14 @@ def wait_for_retry(sender: Any = None, reason: Any = None, **_: Any) -> None:
     store = default_store()
     lasting = store.settings.dispatch_expire_interval + max(0, int(when * 1000))
     try:
-        store.run(_renewal(lease, lasting, starts=False))
+        store.run(_renewal(lease, lasting))
     except StoreUnavailable:
         logger.error("The lease of task %s may end early", lease.job_id, exc_info=True)
 
 
-def _renewal(lease: Lease, lasting: int, starts: bool) -> operations.Operation[bool]:
-    return operations.begin(
-        lease.queue_type, lease.queue_id, lease.job_id, lease.token, lasting, starts
-    )
+def _renewal(lease: Lease, lasting: int, begins: bool = False) -> operations.Operation[bool]:
+    place = (lease.queue_type, lease.queue_id, lease.job_id, lease.token)
+    return operations.renew(*place, lasting, begins=begins)
 
 
 def _persist(call: Callable[[], T], seconds: float) -> T:
@@ -168,14 +243,21 @@ def _persist(call: Callable[[], T], seconds: float) -> T:
 
 
 @contextlib.contextmanager
-def _kept(store: BlockingStore, lease: Lease, expiry: int) -> Iterator[None]:
-    """Renew a lease again and again for the time of the block."""
+def _kept(store: BlockingStore, lease: Lease, expiry: int, is_late: bool) -> Iterator[None]:
+    """Renew a lease again and again for the time of the block.
+
+    Where the store's word to begin was late, the interval counts from when it arrived: the next
+    one may be in time.
+    """
     over = threading.Event()
 
     def renew() -> None:
+        if is_late:
+            with contextlib.suppress(StoreUnavailable):
+                store.run(_renewal(lease, expiry, begins=True))
         while not over.wait(expiry / 3000):
             try:
-                if not store.run(_renewal(lease, expiry, starts=False)):
+                if not store.run(_renewal(lease, expiry)):
                     logger.warning("Task %s has lost its lease", lease.job_id)
                     return
             except StoreUnavailable as error:

@@ -2,99 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from celery import Celery
-from rate_limited_queue import DuplicateTask, LimitedTask, limit_for, submit
+from rate_limited_queue import DuplicateTask, limit_for, submit
 from rate_limited_queue.errors import InvalidField, UnknownQueue
-from rate_limited_queue.processes import Child, free_port
-
-from cadasta.workertoolbox import Config, Ledger
-
-PROJECT = Path(__file__).parent / "project"
+from rate_limited_queue.processes import free_port
 
 
-class Deployment:
-    """The project of ``tests/project``, and the processes that it has."""
-
-    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
-        self.folder = folder
-        path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
-        self.environ = {**environ, "PROJECT_FOLDER": str(folder), "PYTHONPATH": path}
-        self._stack = contextlib.ExitStack()
-        self.app = Celery("proj", set_as_current=False, task_cls=LimitedTask)
-        config = Config.local(queues=["sms"], directory=folder / "broker", DURABLE=True)
-        self.app.config_from_object(config)
-        for name in ("send", "slow", "fail", "again", "end"):
-            self.app.task(nothing, name=f"sms.{name}", typing=False)
-        self.tasks = self.app.tasks
-        self.ledger = Ledger.from_app(self.app)
-
-    def start(self, name: str, ready: str, *command: str) -> Child:
-        """Start a process and wait until its log has ``ready``."""
-        log = self.folder / f"{name}.log"
-        child = Child([sys.executable, "-m", *command], log, self.environ, self.folder)
-        self._stack.callback(child.kill)  # a warm shutdown would wait for what runs
-        wait_until(lambda: ready in child.text() or child.ended, f"{name} to be ready")
-        assert not child.ended, child.text()
-        return child
-
-    def worker(self, name: str = "w", concurrency: int = 2) -> Child:
-        command = ["celery", "-A", "proj", "worker", "-n", f"{name}@test", "-l", "INFO"]
-        return self.start(name, "ready.", *command, "-c", str(concurrency))
-
-    def monitor(self) -> Child:
-        return self.start("monitor", "Recording", "celery", "-A", "proj", "monitor")
-
-    def dispatcher(self, name: str = "dispatcher") -> Child:
-        return self.start(name, "Dispatching", "rate_limited_queue.cli", "dispatch", "-A", "proj")
-
-    def notes(self) -> list[list[str]]:
-        """The lines that tasks have written, in words: when, release, customer, ..."""
-        path = self.folder / "notes"
-        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-
-    def close(self) -> None:
-        self._stack.close()
-
-
-def nothing() -> None:
-    """Stands for the tasks of the project in the producer's app."""
-
-
-def wait_until(condition: Callable[[], object], what: str, timeout: float = 40) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}"
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def deployment(
-    tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Deployment]:
-    """A deployment; producers in this process have its settings."""
-    environ["RLQ_SHARQ_JOB_EXPIRE_INTERVAL"] = "1200"
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    found = Deployment(tmp_path, environ)
-    yield found
-    found.close()
-
-
-def test_twenty_keys_and_three_workers(
-    deployment: Deployment, start_server: Callable[..., str]
-) -> None:
+def test_twenty_keys_and_three_workers(deployment: Any, start_server: Callable[..., str]) -> None:
     start_server()  # gives expired jobs back
     deployment.monitor()
     for name in ("one", "two", "three"):
@@ -112,7 +36,7 @@ def test_twenty_keys_and_three_workers(
                 headers={"tenant": customer.upper()},
             )
             ids.add(result.id)
-    wait_until(lambda: len(deployment.notes()) == 80, "all tasks")
+    deployment.wait_until(lambda: len(deployment.notes()) == 80, "all tasks")
     releases = defaultdict(list)
     for _, release, customer, done in deployment.notes():
         releases[customer].append((int(release), int(done)))
@@ -121,28 +45,30 @@ def test_twenty_keys_and_three_workers(
         assert [number for _, number in found] == [0, 1, 2, 3], "first in, first out"
         for (first, _), (second, _) in zip(found, found[1:], strict=False):
             assert second - first >= intervals[customer] * 1000
-    wait_until(lambda: deployment.ledger.summary().states.get("SUCCESS") == 80, "the ledger")
+    deployment.wait_until(
+        lambda: deployment.ledger.summary().states.get("SUCCESS") == 80, "the ledger"
+    )
     assert {task.task_id for task in deployment.ledger.find(limit=1000)} == ids
     page = deployment.ledger.find(headers={"queue_id": "c7"})
     assert len(page.tasks) == 4
     assert {task.headers["tenant"] for task in page if task.headers} == {"C7"}
 
 
-def test_tasks_that_waited_for_a_worker_do_not_come_in_a_burst(deployment: Deployment) -> None:
+def test_tasks_that_waited_for_a_worker_do_not_come_in_a_burst(deployment: Any) -> None:
     deployment.dispatcher()
     for number in range(4):
         submit(deployment.tasks["sms.send"], ["c", number], queue_id="c", interval=300)
     time.sleep(1.5)  # Without workers all four would be due.
     assert limit_for("c").waiting == 3
     deployment.worker()
-    wait_until(lambda: len(deployment.notes()) == 4, "all tasks")
+    deployment.wait_until(lambda: len(deployment.notes()) == 4, "all tasks")
     times = [int(line[0]) / 1e6 for line in deployment.notes()]
     for first, second in zip(times, times[1:], strict=False):
         assert second - first > 290, "by this process's clock, which is not the store's"
 
 
 def test_a_lost_worker_and_ends_of_all_kinds(
-    deployment: Deployment, start_server: Callable[..., str]
+    deployment: Any, start_server: Callable[..., str]
 ) -> None:
     start_server()
     first = deployment.worker("first", 1)
@@ -150,7 +76,7 @@ def test_a_lost_worker_and_ends_of_all_kinds(
     tasks = deployment.tasks
     # A worker that has acknowledged early, or whose broker is slow to notice, is just gone.
     submit(tasks["sms.slow"], ["lost", 60], queue_id="lost", interval=0)
-    wait_until(lambda: len(deployment.notes()) == 1, "the slow task")
+    deployment.wait_until(lambda: len(deployment.notes()) == 1, "the slow task")
     first.kill()
     (deployment.folder / "notes").unlink()
     deployment.worker("second", 2)
@@ -158,7 +84,7 @@ def test_a_lost_worker_and_ends_of_all_kinds(
     submit(tasks["sms.slow"], ["long", 3], queue_id="long", interval=0)
     submit(tasks["sms.fail"], ["failing"], queue_id="failing", interval=0)
     submit(tasks["sms.again"], ["retrying"], queue_id="retrying", interval=0)
-    wait_until(
+    deployment.wait_until(
         lambda: (
             sorted(line[2] for line in deployment.notes())
             == ["failing", "long", "lost", "retrying", "retrying", "retrying"]
@@ -174,7 +100,7 @@ def test_a_lost_worker_and_ends_of_all_kinds(
 
 
 def test_what_is_neither_a_success_nor_a_failure_ends_the_job(
-    deployment: Deployment, start_server: Callable[..., str]
+    deployment: Any, start_server: Callable[..., str]
 ) -> None:
     start_server()
     deployment.worker(concurrency=1)
@@ -182,40 +108,42 @@ def test_what_is_neither_a_success_nor_a_failure_ends_the_job(
     tasks = deployment.tasks
     for how in ("ignored", "replaced", "rejected"):
         submit(tasks["sms.end"], [how], queue_id=how, interval=0)
-    wait_until(lambda: len(deployment.notes()) == 5, "two of rejected and replaced each")
+    deployment.wait_until(lambda: len(deployment.notes()) == 5, "two of rejected and replaced each")
     submit(tasks["sms.slow"], ["c", 1.5], queue_id="slow", interval=0)
-    wait_until(lambda: len(deployment.notes()) == 6, "the slow task")
+    deployment.wait_until(lambda: len(deployment.notes()) == 6, "the slow task")
     # Meanwhile these two wait in the worker.
     submit(tasks["sms.send"], ["c", 1], queue_id="expired", interval=60_000, expires=0.2)
     revoked = submit(tasks["sms.send"], ["c", 2], queue_id="revoked", interval=0)
     time.sleep(0.5)
     deployment.app.control.revoke(revoked.id)
     submit(tasks["sms.send"], ["c", 3], queue_id="last", interval=0)
-    wait_until(lambda: len(deployment.notes()) == 7, "the last task")
+    deployment.wait_until(lambda: len(deployment.notes()) == 7, "the last task")
     for name in ("ignored", "replaced", "rejected", "revoked"):
         with pytest.raises(UnknownQueue):
             _ = limit_for(name).interval
     submit(tasks["sms.send"], ["c", 4], queue_id="expired", interval=0)
-    wait_until(lambda: len(deployment.notes()) == 8, "what is behind it", timeout=10)
+    deployment.wait_until(lambda: len(deployment.notes()) == 8, "what is behind it", timeout=10)
     time.sleep(1.5)
     assert [line[2:] for line in deployment.notes()[6:]] == [["c", "3"], ["c", "4"]]
 
 
-def test_a_task_that_cannot_begin_has_not_failed(deployment: Deployment) -> None:
+def test_a_task_that_cannot_begin_has_not_failed(deployment: Any) -> None:
     deployment.dispatcher()
     result = submit(deployment.tasks["sms.send"], ["c", 1], queue_id="c", interval=0)
     here = dict(deployment.environ)
     deployment.environ["RLQ_REDIS_PORT"] = str(free_port())
     worker = deployment.worker("away")
-    wait_until(lambda: "reject requeue=True: Redis is away" in worker.text(), "its rejection")
+    deployment.wait_until(
+        lambda: "reject requeue=True: Redis is away" in worker.text(), "its rejection"
+    )
     worker.kill()
     deployment.environ = here
     deployment.worker("here")
-    wait_until(lambda: result.state == "SUCCESS", "its success")
+    deployment.wait_until(lambda: result.state == "SUCCESS", "its success")
     assert "FAILURE" not in {one.state for one in deployment.ledger.attempts(result.id)}
 
 
-def test_the_interval_can_be_changed_at_any_time(deployment: Deployment) -> None:
+def test_the_interval_can_be_changed_at_any_time(deployment: Any) -> None:
     deployment.worker()
     deployment.dispatcher()
     with pytest.raises(UnknownQueue):
@@ -227,13 +155,13 @@ def test_the_interval_can_be_changed_at_any_time(deployment: Deployment) -> None
             queue_id="c",
             interval=None if number else 3_600_000,
         )
-    wait_until(lambda: len(deployment.notes()) == 1, "the first task")
+    deployment.wait_until(lambda: len(deployment.notes()) == 1, "the first task")
     assert limit_for("c").interval == 3_600_000
     limit_for("c").interval = 200
-    wait_until(lambda: len(deployment.notes()) == 3, "the others", timeout=10)
+    deployment.wait_until(lambda: len(deployment.notes()) == 3, "the others", timeout=10)
 
 
-def test_what_cannot_be_submitted_is_told(deployment: Deployment) -> None:
+def test_what_cannot_be_submitted_is_told(deployment: Any) -> None:
     send = deployment.tasks["sms.send"]
     with pytest.raises(InvalidField, match="queue_id"):
         submit(send, queue_id="not one", interval=1)
@@ -246,12 +174,16 @@ def test_what_cannot_be_submitted_is_told(deployment: Deployment) -> None:
     submit(send, queue_id="c", interval=1, task_id="one")
     with pytest.raises(DuplicateTask):
         submit(send, queue_id="c", interval=1, task_id="one")
+
+    def wait() -> None:
+        """No task of a limited app."""
+
     plain = Celery("plain", set_as_current=False)
     with pytest.raises(TypeError, match="task_cls"):
-        submit(plain.task(nothing, name="plain"), queue_id="c", interval=1)
+        submit(plain.task(wait, name="plain"), queue_id="c", interval=1)
 
 
-def test_the_dispatcher_stops_when_it_is_asked_to(deployment: Deployment) -> None:
+def test_the_dispatcher_stops_when_it_is_asked_to(deployment: Any) -> None:
     child = deployment.dispatcher()
     os.kill(child.pid, signal.SIGTERM)
     assert child.wait(10) == 0
@@ -266,9 +198,11 @@ def test_the_dispatcher_stops_when_it_is_asked_to(deployment: Deployment) -> Non
     assert "'nowhere' is no Celery app" in done.stderr
 
 
-def test_a_task_that_is_no_queues_runs_as_any_other(deployment: Deployment) -> None:
+def test_a_task_that_is_no_queues_runs_as_any_other(deployment: Any) -> None:
     deployment.worker()
     result: Any = deployment.tasks["sms.send"].delay("c", 1)
-    wait_until(lambda: deployment.notes(), "the task")
+    deployment.wait_until(lambda: deployment.notes(), "the task")
     assert deployment.notes()[0][1:] == ["0", "c", "1"]
-    wait_until(lambda: deployment.app.AsyncResult(result.id).state == "SUCCESS", "its result")
+    deployment.wait_until(
+        lambda: deployment.app.AsyncResult(result.id).state == "SUCCESS", "its result"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,14 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
     )
+
+
+def test_the_demo_counts_releases_and_limits_at_one_moment() -> None:
+    done = run("demo", "--seconds", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = re.findall(r"(\d+) of (\d+)", done.stdout)
+    assert len(counts) == 50
+    assert [pair for pair in counts if int(pair[0]) > int(pair[1])] == []
 
 
 def test_a_token_is_asked_for(start_server: Start) -> None:

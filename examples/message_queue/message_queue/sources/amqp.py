@@ -7,6 +7,7 @@ last one does not come back.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 from collections import defaultdict
@@ -16,9 +17,13 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
+from kombu import Queue
+
 from ..amqp_buffer import Buffer, buffer, read_all
 from ..application import queue_of
 from .base import Delivery, Receive, Source, connect
+
+logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at the heartbeats.
 HEARTBEAT_CHECK = 1.0
@@ -38,7 +43,9 @@ class AmqpSource(Source):
         self._poll: Any = None
         self._heartbeat_due = 0.0
         self._numbers = count()
-        self._queues: dict[str, str] = {}
+        self._queues: dict[str, Queue] = {}
+        #: Consumers that the broker has ended, with their topics: somebody has deleted the queue.
+        self._ended: dict[str, str] = {}
         self._readable: set[str] = set()
         #: A refusal has closed the channel. py-amqp opens it again, without its consumers.
         self._is_closed = False
@@ -52,6 +59,7 @@ class AmqpSource(Source):
         self._channel = self._connection.channel()
         self._channel.basic_qos(0, 1, False)
         self._queues.clear()
+        self._ended.clear()
         self._readable.clear()
         self._is_closed = False
         self._idle.clear()
@@ -66,34 +74,60 @@ class AmqpSource(Source):
                 connection.release()
 
     def add(self, topic: str) -> None:
-        queue = self._queues.get(topic) or self._declare(topic)
+        queue = self._queues.get(topic)
+        if queue is None:
+            queue = self._declare(topic)
+        else:
+            # It may have been deleted since then, while nobody waited.
+            queue.queue_declare(nowait=True)
         tag = f"{topic}-{next(self._numbers)}"
         callback = partial(self._on_message, topic, tag)
         # The first of a topic waits for the answer: a refusal that comes later names no topic.
         nowait = topic in self._readable
         try:
-            self._channel.basic_consume(queue, tag, nowait=nowait, callback=callback)
+            self._channel.basic_consume(
+                queue.name,
+                tag,
+                nowait=nowait,
+                callback=callback,
+                on_cancel=partial(self._on_ended, topic),
+            )
         except Exception:
             self._is_closed = True
             raise
         self._readable.add(topic)
         self._idle[topic].add(tag)
 
-    def _declare(self, topic: str) -> str:
+    def _declare(self, topic: str) -> Queue:
         queue = queue_of(self.app, topic)
         # A refusal closes the channel that asks.
         with self._connection.channel() as channel:
             queue(channel).declare()
-        self._queues[topic] = queue.name
-        return str(queue.name)
+        found = self._queues[topic] = queue(self._channel)
+        return found
+
+    def _on_ended(self, topic: str, tag: str) -> None:
+        self._ended[tag] = topic
+        self._queues.pop(topic, None)
+
+    def _go_on(self) -> None:
+        """Consume anew, for clients that still wait, what was deleted and is declared again."""
+        for tag, topic in list(self._ended.items()):
+            if tag in self._idle[topic]:
+                self._idle[topic].discard(tag)
+                del self._ended[tag]
+                logger.warning("The queue of topic %s was deleted; it is declared anew", topic)
+                self.add(topic)
 
     def remove(self, topic: str) -> None:
         self._cancel(self._idle[topic].pop())
 
     def _cancel(self, tag: str) -> None:
         # A message that is on its way to a cancelled consumer is put back by py-amqp.
-        self._channel.basic_cancel(tag, nowait=True)
-        self._channel.callbacks.pop(tag, None)
+        if self._ended.pop(tag, None) is None:
+            self._channel.basic_cancel(tag, nowait=True)
+            self._channel.callbacks.pop(tag, None)
+            self._channel.cancel_callbacks.pop(tag, None)
 
     def _on_message(self, topic: str, tag: str, raw: Any) -> None:
         self._idle[topic].discard(tag)
@@ -102,10 +136,15 @@ class AmqpSource(Source):
     def settle(self, delivery: Delivery, requeue: bool, again: bool) -> None:
         tag = delivery.consumer_tag
         assert tag is not None  # noqa: S101
+        # RabbitMQ takes word of a message that went with its queue for word of one that is in the
+        # queue of the same name now.
+        is_gone = tag in self._ended
         if again:
             self._idle[delivery.topic].add(tag)
         else:
             self._cancel(tag)  # first, or the next message would come to nobody
+        if is_gone:
+            return
         if requeue:
             self._channel.basic_reject(delivery.message.delivery_tag, requeue=True)
         else:
@@ -115,7 +154,8 @@ class AmqpSource(Source):
         tag = delivery.consumer_tag
         assert tag is not None  # noqa: S101
         self._idle[delivery.topic].add(tag)
-        self._channel.basic_reject(delivery.message.delivery_tag, requeue=False)
+        if tag not in self._ended:
+            self._channel.basic_reject(delivery.message.delivery_tag, requeue=False)
 
     def flush(self) -> None:
         # Its answer comes after all that was sent before on this channel.
@@ -125,6 +165,8 @@ class AmqpSource(Source):
         connection = self._connection
         if self._is_closed:
             raise ConnectionError("a refusal has closed the channel")
+        if self._ended:
+            self._go_on()
         self._buffer.flush()
         has_more = self._buffer.has_more  # read along with the answer to a declaration
         ready = {fd for fd, _ in self._poll.poll(0 if has_more else timeout * 1000)}

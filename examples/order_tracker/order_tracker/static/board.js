@@ -14,8 +14,9 @@
   let behind = 0; // seconds by which this clock differs from the server's
   if (points.length) behind = Date.now() / 1000 - points[points.length - 1][0];
 
-  // What is wrong with the line and with what was last asked for come and go apart.
-  const problems = { line: "", action: "" };
+  // What is wrong with the line, with what was last asked for, and with the work: each comes and
+  // goes by itself.
+  const problems = { line: "", action: "", work: "" };
   function problem(kind, text) {
     problems[kind] = text;
     const place = byId("problem");
@@ -44,11 +45,33 @@
     byId("feed").setAttribute("action", found.going ? "/stop/" : "/go/");
     byId("feed").querySelector("button").textContent = found.going ? "Stop feeding" : "Start feeding";
     document.title = found.total ? `${share}% – Order tracker` : "Order tracker";
+    standing = found;
+    showMoves();
     counts = found.counts;
     limit = found.limit;
     points.push([Date.now() / 1000 - behind, found.in_flight]);
     for (const column of columns.children) showCount(column);
     draw();
+  }
+
+  // -- whether it moves at all: a full bar of what is in flight does not tell
+
+  let standing = null, agents = null; // agents: null where nobody knows
+  function ago(seconds) {
+    const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"} ago`;
+    if (seconds < 90) return count(Math.max(0, Math.round(seconds)), "second");
+    return seconds < 5400 ? count(Math.round(seconds / 60), "minute") : count(Math.round(seconds / 3600), "hour");
+  }
+  function say(id, text) {
+    const place = byId(id);
+    if (place.textContent !== text) place.textContent = text;
+  }
+  function showMoves() {
+    const at = Date.parse(byId("moved").dataset.at) / 1000;
+    if (at) say("moved", `The last unit moved ${ago(Date.now() / 1000 - behind - at)}`);
+    say("agents", agents === null ? "" : `· ${agents} ${agents === 1 ? "agent" : "agents"}`);
+    const waits = standing && standing.in_flight > 0 && agents === 0;
+    problem("work", waits ? "No agent answers, so nothing moves. Start one: order-tracker agent" : "");
   }
 
   function showCount(column) {
@@ -137,6 +160,12 @@
     if (stream) return;
     stream = new EventSource("/events");
     stream.addEventListener("summary", (event) => { problem("line", ""); showSummary(JSON.parse(event.data)); });
+    stream.addEventListener("work", (event) => {
+      const found = JSON.parse(event.data);
+      agents = found.agents;
+      byId("moved").dataset.at = found.moved_at || "";
+      showMoves();
+    });
     stream.addEventListener("transition", (event) => {
       refresh();
       if (dialog.open && String(JSON.parse(event.data).order_id) === dialog.dataset.id) load(dialog.dataset.id);
@@ -144,6 +173,8 @@
     stream.addEventListener("problem", (event) => problem("line", `${JSON.parse(event.data).error}; trying again.`));
     stream.onopen = () => { problem("line", ""); refresh(); };
     stream.onerror = () => {
+      agents = null; // the next stream begins by telling
+      showMoves();
       problem("line", "The connection to the server is lost; trying again.");
       if (stream.readyState === EventSource.CLOSED) { // refused: the browser would not try again
         stream = null;
@@ -210,6 +241,6 @@
   });
 
   draw();
-  setInterval(draw, 1000);
+  setInterval(() => { draw(); showMoves(); }, 1000);
   see();
 })();

@@ -1,14 +1,17 @@
--- ARGV: queue id, job id, token, lease (ms), 1 if the work begins now, else 0
--- Renews a lease; 0 where it is not the job's current one. Work that begins ends its hold, and
--- counts as the queue's last release: what waited for a worker must not come in a burst.
+-- ARGV: queue id, job id, token, lease (ms), rank and name of the run
+-- Lets the work of a delivery begin, with a lease, or not. Answers
+--   run    it begins now: what waited for a worker must not come in a burst, so the interval
+--          counts from here
+--   wait   the limit does not let it begin yet, which back.lua makes up for
+--   other  another delivery has the job, or another run of this one, or the job waits
+--   gone   there is no such job: it has ended, or was deleted
 local id, job = ARGV[1], ARGV[2]
-local place, remaining, token = record(id, job)
-if not place or token == '' or token ~= ARGV[3] then return 0 end
+local place, remaining, token, rank, run = record(id, job)
+if not place then return 'gone' end
+if token == '' or token ~= ARGV[3] then return 'other' end
+if run == ARGV[6] then return 'run' end -- it asks again, since the answer was lost
+if rank ~= '' and tonumber(ARGV[5]) < tonumber(rank) then return 'other' end
+if not start(id, token) then return 'wait' end
 redis.call('ZADD', base .. 'a', text(now + tonumber(ARGV[4]) * 1000), lease(id, job, token))
-if ARGV[5] == '1' then
-  local key = base .. 's:' .. id
-  redis.call('HSET', key, 'l', text(now))
-  if redis.call('HGET', key, 't') == token then redis.call('HDEL', key, 'h', 't') end
-  line_up_again(id)
-end
-return 1
+note(id, job, place, remaining, token, text(tonumber(ARGV[5]) + 1), ARGV[6])
+return 'run'

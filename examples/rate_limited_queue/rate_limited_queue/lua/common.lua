@@ -4,11 +4,12 @@
 --   r        sorted set: queue id -> the time in µs at which it may release its next job;
 --            a queue id is in it exactly while it has waiting jobs
 --   q:<id>   sorted set: waiting job ids by their place
---   j:<id>   hash: job id -> "place:requeues remaining:token", waiting and active jobs;
---            the token is empty while the job waits
+--   j:<id>   hash: job id -> "place:requeues remaining:token:rank:run", waiting and active jobs;
+--            the token is empty while the job waits; the rank is the least that the next run of
+--            this delivery must have to begin, and the run who began last (neither over HTTP)
 --   p:<id>   hash: job id -> payload
---   s:<id>   hash: i interval (ms), l last release (µs), q last place given,
---            h held until (µs) and t the token that holds it
+--   s:<id>   hash: i interval (ms), l last release or beginning of work (µs), b last beginning
+--            of work (µs), q last place given, h held until (µs) and t the token that holds it
 --   a        sorted set: "<id>:<job>:<token>" -> the end of the lease in µs
 --   d, D     dead jobs: sorted set "<id>:<job>" by time, and hash of their records
 --   m:<min>  hash: counters of one minute; e, d for the type, e:<id>, d:<id> for a queue id
@@ -28,10 +29,20 @@ local function count(kind, id)
   redis.call('HINCRBY', base .. 'n', kind, 1)
 end
 
--- The job's place, requeues remaining and token; nothing where there is no such job.
+local function fields(text)
+  return string.match(text, '^(%d+):(%-?%d+):(%d*):?(%d*):?(%w*)$')
+end
+
+-- The job's place, requeues remaining, token, rank and run; nothing where there is no such job.
 local function record(id, job)
   local found = redis.call('HGET', base .. 'j:' .. id, job)
-  if found then return string.match(found, '^(%d+):(%-?%d+):(.*)$') end
+  if found then return fields(found) end
+end
+
+-- Notes who has a job: a delivery's token ('': it waits), the least rank of its next run, the run.
+local function note(id, job, place, remaining, token, rank, run)
+  local last = rank and ':' .. rank .. ':' .. (run or '') or ''
+  redis.call('HSET', base .. 'j:' .. id, job, place .. ':' .. remaining .. ':' .. token .. last)
 end
 
 local function lease(id, job, token) return id .. ':' .. job .. ':' .. token end
@@ -63,6 +74,22 @@ local function line_up_again(id)
   line_up(id, tonumber(at))
 end
 
+-- Lets work of a queue begin now, or answers false. The release of the delivery with this token is
+-- no beginning; another one that was released and has not begun comes first. With the beginning its
+-- hold ends, and the interval counts from here.
+local function start(id, token)
+  local key = base .. 's:' .. id
+  local state = redis.call('HMGET', key, 'i', 'l', 'b', 'h', 't')
+  if state[4] and state[5] ~= token and tonumber(state[4]) > now then return false end
+  local last = state[2]
+  if last == token then last = state[3] end
+  if last and tonumber(last) + tonumber(state[1]) * 1000 > now then return false end
+  redis.call('HSET', key, 'l', text(now), 'b', text(now))
+  if state[5] == token then redis.call('HDEL', key, 'h', 't') end
+  line_up_again(id)
+  return true
+end
+
 -- Ends the hold that the delivery with this token has on its queue.
 local function end_hold(id, token)
   local key = base .. 's:' .. id
@@ -89,8 +116,22 @@ end
 
 -- Gives an active job its old place among the waiting ones.
 local function put_back(id, job, place, remaining)
-  redis.call('HSET', base .. 'j:' .. id, job, place .. ':' .. remaining .. ':')
+  note(id, job, place, remaining, '')
   redis.call('ZADD', base .. 'q:' .. id, place, job)
   redis.call('HINCRBY', base .. 'n', 'w', 1)
   if not redis.call('ZSCORE', base .. 'r', id) then line_up(id, next_release(id)) end
+end
+
+-- Puts an active job back whose work may not begin yet, as it is now. Its release was none.
+local function send_back(id, job, place, remaining, token, payload)
+  local key = base .. 's:' .. id
+  local state = redis.call('HMGET', key, 'l', 'b', 't')
+  if state[1] == token then
+    if state[2] then redis.call('HSET', key, 'l', state[2]) else redis.call('HDEL', key, 'l') end
+  end
+  if state[3] == token then redis.call('HDEL', key, 'h', 't') end
+  redis.call('ZREM', base .. 'a', lease(id, job, token))
+  redis.call('HSET', base .. 'p:' .. id, job, payload)
+  put_back(id, job, place, remaining)
+  line_up_again(id)
 end

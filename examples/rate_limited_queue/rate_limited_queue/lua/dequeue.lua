@@ -18,7 +18,7 @@ repeat
       local payload = redis.call('HGET', base .. 'p:' .. id, job) or '{}'
       local interval = tonumber(redis.call('HGET', state_key, 'i'))
       local waiting = redis.call('ZCARD', queue)
-      redis.call('HSET', base .. 'j:' .. id, job, place .. ':' .. remaining .. ':' .. token)
+      note(id, job, place, remaining, token)
       redis.call('ZADD', base .. 'a', text(lease_end), lease(id, job, token))
       redis.call('HSET', state_key, 'l', token)
       local at = now + interval * 1000

@@ -13,7 +13,7 @@ if not interval then return {'unknown', waiting} end
 -- The clock alone could stand still or step back between two jobs.
 local place = now
 if state[2] then place = math.max(place, tonumber(state[2]) + 1) end
-redis.call('HSET', base .. 'j:' .. id, job, text(place) .. ':' .. ARGV[5] .. ':')
+note(id, job, text(place), ARGV[5], '')
 redis.call('HSET', base .. 'p:' .. id, job, payload)
 redis.call('ZADD', queue, text(place), job)
 redis.call('HSET', state_key, 'i', interval, 'q', text(place))
