@@ -15,8 +15,8 @@ from typing import Any
 from redis import exceptions
 
 #: How the errors begin with which a server refuses commands that it will take again, or that
-#: another server takes: a replica, one that loads, has lost its master, its cluster's other nodes,
-#: too many replicas, or the room on its disk, or is busy with a script.
+#: another server takes: a replica, one that loads, has lost its master, its cluster's other nodes
+#: or too many replicas, has no room on its disk or in its memory, or is busy with a script.
 AWAY = (
     "READONLY",
     "LOADING",
@@ -26,9 +26,15 @@ AWAY = (
     "NOREPLICAS",
     "UNBLOCKED",
     "MISCONF",
+    "OOM",
     "BUSY",
 )
-_AWAY_CLASSES = (exceptions.ReadOnlyError, exceptions.ClusterDownError, exceptions.TryAgainError)
+_AWAY_CLASSES = (
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,
+    exceptions.TryAgainError,
+    exceptions.OutOfMemoryError,
+)
 
 
 class ConnectTimeoutError(exceptions.TimeoutError):
@@ -37,6 +43,9 @@ class ConnectTimeoutError(exceptions.TimeoutError):
 
 class ConnectionMixin:
     """What differs from redis-py's connections."""
+
+    #: Whether it is being made, and has not said hello yet.
+    greeting = False
 
     @contextmanager
     def waiting(self: Any, seconds: float | None) -> Iterator[None]:
@@ -64,19 +73,14 @@ class ConnectionMixin:
                 f"{exc}"
             ) from exc
 
-    def on_connect_check_health(self, *args: Any, **kwargs: Any) -> Any:
+    def on_connect_check_health(self: Any, *args: Any, **kwargs: Any) -> Any:
         """Say hello; a server that stands still takes connections all the same."""
-        with self.waiting(self.connect_timeout):
-            return super().on_connect_check_health(*args, **kwargs)  # type: ignore[misc]
-
-    def prove_alive(self: Any) -> None:
-        """Connect anew where nobody answers on a connection that was not used for a while."""
+        self.greeting = True
         try:
             with self.waiting(self.connect_timeout):
-                self.check_health()
-        except (exceptions.ConnectionError, exceptions.TimeoutError):
-            self.disconnect()
-            self.connect()
+                return super().on_connect_check_health(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.greeting = False
 
     def call(self: Any, limit: float | None, *command: Any) -> Any:
         """Send a command and return its answer.
@@ -112,6 +116,22 @@ class ConnectionMixin:
             ) from exc
 
 
+class HealingMixin(ConnectionMixin):
+    """A connection that nobody watches for answers while no command is under way."""
+
+    def check_health(self: Any) -> None:
+        """Connect anew where nobody answers on a connection that was not used for a while."""
+        if self.greeting:
+            super().check_health()  # type: ignore[misc]
+            return
+        try:
+            with self.waiting(self.connect_timeout):
+                super().check_health()  # type: ignore[misc]
+        except (exceptions.ConnectionError, exceptions.TimeoutError):
+            self.disconnect()
+            self.connect()
+
+
 def is_away(error: BaseException) -> bool:
     """Whether a server answered with it that takes commands again later, or another server does."""
     if isinstance(error, _AWAY_CLASSES):
@@ -122,6 +142,12 @@ def is_away(error: BaseException) -> bool:
     return text.partition(" ")[0] in AWAY
 
 
-def bounded(connection_class: type) -> type:
-    """The class of connections that does what ``connection_class`` does, and the above."""
-    return type(connection_class.__name__, (ConnectionMixin, connection_class), {})
+def bounded(connection_class: type, watched: bool) -> type:
+    """The class of connections that does what ``connection_class`` does, and the above.
+
+    Args:
+        connection_class: one of redis-py's.
+        watched: an event loop waits for its answers, so that its socket must not change.
+    """
+    mixin = ConnectionMixin if watched else HealingMixin
+    return type(connection_class.__name__, (mixin, connection_class), {})

@@ -54,8 +54,40 @@ UNKNOWN = "-"
 READINGS = 3
 
 
+#: Messages that a worker was given and could not note, by their broker: queue, priority, tag, text.
+_stranded: dict[Any, list[tuple[str, int, str, str]]] = {}
+
+
+class QoS(kombu_redis.QoS):
+    """Notes what was delivered, and loses nothing where that fails.
+
+    A message is off its queue before it is noted, on another connection. kombu's own forgets it
+    where that one leads nowhere, as when the host of Redis was replaced.
+    """
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note a message.
+
+        Raises:
+            UnconfirmedError, redis.exceptions.ConnectionError: Redis is away. The message goes
+                back to its queue with the next channel to this broker.
+        """
+        channel = self.channel
+        try:
+            try:
+                super().append(message, delivery_tag)
+            except channel.connection_errors:
+                channel.pool.disconnect(inuse_connections=False)
+                super().append(message, delivery_tag)  # the same once more changes nothing
+        except Exception:
+            channel.strand(message, delivery_tag)
+            raise
+
+
 class ChannelMixin:
     """What differs from kombu's channel."""
+
+    QoS = QoS
 
     #: Seconds that a publish may wait for Redis; the transport option of this name.
     confirm_timeout: float | None = None
@@ -65,6 +97,7 @@ class ChannelMixin:
         self._tables: dict[str, tuple[str, list[Any]]] = {}
         self._shared: tuple[Any, Any] = (None, None)
         super().__init__(*args, **kwargs)
+        self.restore_stranded()
 
     # -- publishing
 
@@ -97,7 +130,7 @@ class ChannelMixin:
         limit = confirm_timeout or self.confirm_timeout or None
         connection = self.pool.get_connection()
         try:
-            connection.prove_alive()
+            connection.check_health()
             for reading in range(READINGS + 1):
                 known, queues = self._route(exchange, routing_key)
                 if reading == READINGS:
@@ -193,6 +226,38 @@ class ChannelMixin:
     def _forget(self: Any, exchange: str, meta: Any) -> None:
         self.connection.bound.get(exchange, set()).discard(tuple(part or "" for part in meta[:3]))
 
+    # -- consuming
+
+    @property
+    def broker(self: Any) -> Any:
+        """What tells it from other brokers in this process."""
+        client = self.connection.client
+        return (*(client.alt or [client.as_uri(include_password=True)]), self.global_keyprefix)
+
+    def strand(self: Any, message: Any, delivery_tag: str) -> None:
+        """Keep a message that is off its queue and could not be noted."""
+        raw = message._raw
+        queue = self.connection.delivering
+        priority = self._get_message_priority(raw, reverse=False)
+        logger.warning("Redis is away; a message of %s goes back to its queue later", queue)
+        _stranded.setdefault(self.broker, []).append((queue, priority, delivery_tag, dumps(raw)))
+
+    def basic_get(self: Any, queue: str, *args: Any, **kwargs: Any) -> Any:
+        """One message of a queue, or None."""
+        self.connection.delivering = queue
+        return super().basic_get(queue, *args, **kwargs)  # type: ignore[misc]
+
+    def restore_stranded(self: Any) -> None:
+        """Put back what earlier channels of this process could not note."""
+        while stranded := _stranded.get(self.broker):
+            queue, priority, tag, text = stranded[-1]
+            with self.conn_or_acquire() as client, client.pipeline() as pipe:
+                pipe.zrem(self.unacked_index_key, tag)
+                pipe.hdel(self.unacked_key, tag)
+                pipe.rpush(self._q_for_pri(queue, priority), text)
+                pipe.execute()
+            stranded.pop()
+
     # -- connections
 
     @contextmanager
@@ -209,6 +274,7 @@ class ChannelMixin:
         except ConnectTimeoutError:
             raise
         except exceptions.TimeoutError as exc:
+            self.pool.disconnect(inuse_connections=False)  # the others lead to the same host
             # kombu would send it again.
             raise UnconfirmedError(
                 f"Redis did not answer within {self.socket_timeout or 0:g} seconds."
@@ -216,7 +282,7 @@ class ChannelMixin:
 
     def _connparams(self: Any, asynchronous: bool = False) -> dict[str, Any]:
         params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
-        params["connection_class"] = bounded(params["connection_class"])
+        params["connection_class"] = bounded(params["connection_class"], watched=asynchronous)
         if asynchronous and params["socket_timeout"]:
             # What waits for a message is answered after ``brpop_timeout`` at the latest.
             waits = self.brpop_timeout
@@ -241,7 +307,13 @@ class TransportMixin:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: What this connection has bound: routing key, pattern and queue, by exchange.
         self.bound: dict[str, set[tuple[str, ...]]] = {}
+        #: The queue of the message that is being delivered.
+        self.delivering = ""
         super().__init__(*args, **kwargs)
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        self.delivering = queue
+        super()._deliver(message, queue)  # type: ignore[misc]
 
 
 class Transport(TransportMixin, kombu_redis.Transport):

@@ -6,17 +6,27 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
 
 import pytest
 import redis
+from celery import Celery
 from kombu.exceptions import OperationalError
 
-from cadasta.workertoolbox import UnconfirmedError
+from cadasta.workertoolbox import Config, UnconfirmedError
 from tests.acceptance.deployment import Deployment
-from tests.services import PrivateRedis
+from tests.services import PrivateRedis, Proxy
 
 #: Seconds after which a test that waits for ever has failed; the limits under test are far below.
 AGES = 60
+
+
+class Replaced(NamedTuple):
+    """A proxy before a Redis, and the Redis that comes after it."""
+
+    proxy: Proxy
+    heir: PrivateRedis
+
 
 Silence = Callable[[PrivateRedis], AbstractContextManager[None]]
 
@@ -53,6 +63,11 @@ def deployment(on_private_redis: Deployment) -> Deployment:
         }
     )
     return on_private_redis
+
+
+def unacknowledged(server: PrivateRedis) -> int:
+    with redis.Redis.from_url(server.url) as client:
+        return int(client.hlen("unacked"))  # type: ignore[arg-type]
 
 
 def ids(server: PrivateRedis, queue: str = "export") -> list[str]:
@@ -166,4 +181,68 @@ def test_a_server_that_refuses_is_waited_for(
     assert [task.get(timeout=60) for task in tasks] == [2 * n for n in range(10)]
     deployment.wait_until(lambda: deployment.count() == 11, "11 records")
     late.wait_for_log(r"ready\.", timeout=60)
+    deployment.stop_all()
+
+
+@pytest.fixture
+def replaced(deployment: Deployment, private_redis: PrivateRedis) -> Iterator[Replaced]:
+    """The project behind a proxy, and the host that takes the place of its Redis."""
+    with PrivateRedis() as heir, Proxy(private_redis.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        deployment.change(broker_url=url)
+        yield Replaced(proxy, heir)
+
+
+def test_a_worker_whose_host_is_replaced_loses_no_task(
+    deployment: Deployment, replaced: Replaced
+) -> None:
+    """Celery alone loses one: taken from the new host, and noted at the one that is gone."""
+    worker = deployment.start("worker", "one", "-c", "1")
+    assert deployment.app.send_task("export.add", (1, 2)).get(timeout=30) == 3
+    producer = Celery("producer", set_as_current=False)
+    producer.config_from_object(Config(**deployment.settings | {"broker_url": replaced.heir.url}))
+    for number in range(5):
+        producer.send_task("export.add", (number, 0), task_id=f"waiting-{number}")
+    producer.close()
+    replaced.proxy.replace_host(replaced.heir.port)
+    worker.wait_for_log("dropping stale connection", timeout=AGES)
+    expected = {f"waiting-{number}" for number in range(5)}
+    deployment.wait_until(
+        lambda: expected <= {line[0] for line in deployment.notes("ran")}, "five runs", AGES
+    )
+    assert len(deployment.notes("ran")) == 6
+    deployment.wait_until(lambda: unacknowledged(replaced.heir) == 0, "five acknowledgements")
+    deployment.stop_all()
+
+
+def test_a_publisher_whose_host_is_replaced_is_told_once(
+    deployment: Deployment, replaced: Replaced
+) -> None:
+    deployment.app.send_task("export.add", (1, 2))
+    replaced.proxy.replace_host(replaced.heir.port)
+    sent = []
+    try:
+        # Unused for a second, the connection is tried first; else nothing tells that it is dead.
+        sent.append(deployment.app.send_task("export.add", (1, 2)).id)
+    except UnconfirmedError:
+        pass
+    sent.append(deployment.app.send_task("export.add", (1, 2)).id)
+    for queue in ("export", "platform.fifo"):
+        assert sorted(ids(replaced.heir, queue)) == sorted(sent)
+
+
+def test_a_task_that_a_full_server_lets_nobody_note_is_not_lost(
+    deployment: Deployment, private_redis: PrivateRedis
+) -> None:
+    """It gives the task away, and refuses to keep who has it. Celery alone ends the worker."""
+    tasks = [deployment.app.send_task("export.add", (n, n)) for n in range(10)]
+    worker = deployment.start("worker", "one")
+    deployment.wait_until(lambda: len(deployment.notes("ran")) == 10, "the first ten")
+    with redis.Redis.from_url(private_redis.url) as client:
+        worker.stop()
+        tasks += [deployment.app.send_task("export.add", (n, n)) for n in range(10)]
+        client.config_set("maxmemory", 1)
+        worker = deployment.start("worker", "two", ready="refuses commands for now")
+        client.config_set("maxmemory", 0)
+    assert [task.get(timeout=60) for task in tasks] == 2 * [2 * n for n in range(10)]
     deployment.stop_all()
