@@ -138,7 +138,8 @@ TRANSPORT_REDIS: dict[str, Default] = {
     "socket_keepalive": Default(True, "A connection that a firewall dropped is noticed."),
 }
 #: The toolbox's transport for each scheme of a broker URL. On Redis all copies of a publish are
-#: one transaction; on RabbitMQ the wait for a confirmation has an end. kombu's own give neither.
+#: one step, and no wait is without end; on RabbitMQ that for a confirmation has an end. kombu's own
+#: give none of it.
 TRANSPORTS = {
     "amqp": "toolbox-amqp",
     "pyamqp": "toolbox-amqp",

@@ -26,7 +26,10 @@ class BrokerError(ToolboxError):
 
 
 class UnconfirmedError(ToolboxError, OperationalError):
-    """RabbitMQ has not said within ``confirm_timeout`` that it has a message; it may have it."""
+    """The broker has not said within ``confirm_timeout`` that it has a message; it may have it.
+
+    On Redis also: it has not answered something else within ``socket_timeout``.
+    """
 
 
 class LedgerError(ToolboxError):

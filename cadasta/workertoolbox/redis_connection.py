@@ -41,6 +41,13 @@ class ConnectTimeoutError(exceptions.TimeoutError):
     """The server did not answer while the connection was made: no command was sent."""
 
 
+class RefusedError(exceptions.RedisError, OSError):
+    """The server refuses commands for now.
+
+    No ConnectionError of redis-py's: that one would begin a transaction again and again.
+    """
+
+
 class ConnectionMixin:
     """What differs from redis-py's connections."""
 
@@ -103,7 +110,7 @@ class ConnectionMixin:
         """Read one answer.
 
         Raises:
-            redis.exceptions.ConnectionError: also where the server refuses commands for now.
+            RefusedError: the server refuses commands for now.
         """
         try:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
@@ -111,7 +118,7 @@ class ConnectionMixin:
             if not is_away(exc):
                 raise
             self.disconnect()
-            raise exceptions.ConnectionError(
+            raise RefusedError(
                 f"Redis refuses commands for now: {type(exc).__name__}: {exc}"
             ) from exc
 

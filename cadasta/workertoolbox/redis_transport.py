@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha1
+from queue import Empty
 from typing import Any
 
 from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 from redis import exceptions
@@ -69,19 +71,41 @@ class QoS(kombu_redis.QoS):
         """Note a message.
 
         Raises:
-            UnconfirmedError, redis.exceptions.ConnectionError: Redis is away. The message goes
-                back to its queue with the next channel to this broker.
+            UnconfirmedError, RefusedError, redis.exceptions.ConnectionError: Redis is away. The
+                message goes back to its queue with the next channel to this broker.
         """
-        channel = self.channel
         try:
-            try:
-                super().append(message, delivery_tag)
-            except channel.connection_errors:
-                channel.pool.disconnect(inuse_connections=False)
-                super().append(message, delivery_tag)  # the same once more changes nothing
+            self._twice(lambda: kombu_redis.QoS.append(self, message, delivery_tag))
         except Exception:
-            channel.strand(message, delivery_tag)
+            self.channel.strand(message, delivery_tag)
             raise
+
+    def ack(self, delivery_tag: str) -> None:
+        """Forget a message that is done."""
+        self._twice(lambda: self._erase(delivery_tag))
+        virtual.QoS.ack(self, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Put a message back, or forget it."""
+        if requeue:
+            super().reject(delivery_tag, requeue=True)
+        else:
+            self.ack(delivery_tag)
+
+    def _erase(self, delivery_tag: str) -> None:
+        # No transaction: a server without memory takes none, and these free some.
+        with self.channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            pipe.hdel(self.unacked_key, delivery_tag)
+            pipe.zrem(self.unacked_index_key, delivery_tag)
+            pipe.execute()
+
+    def _twice(self, step: Callable[[], None]) -> None:
+        """Do what may be done twice, the second time on a new connection, if need be."""
+        try:
+            step()
+        except self.channel.connection_errors:
+            self.channel.pool.disconnect(inuse_connections=False)
+            step()
 
 
 class ChannelMixin:
@@ -118,8 +142,8 @@ class ChannelMixin:
         Raises:
             UnconfirmedError: Redis did not answer within ``confirm_timeout``. It is not published
                 again, since Redis may have the message.
-            redis.exceptions.ConnectionError, ConnectTimeoutError: there is no connection, or the
-                server refuses messages for now.
+            redis.exceptions.ConnectionError, ConnectTimeoutError: there is no connection.
+            RefusedError: the server refuses messages for now.
         """
         batched = kwargs.get("_publish_batch") is not None
         if batched or (exchange and self.typeof(exchange).type == "fanout"):
@@ -241,6 +265,19 @@ class ChannelMixin:
         priority = self._get_message_priority(raw, reverse=False)
         logger.warning("Redis is away; a message of %s goes back to its queue later", queue)
         _stranded.setdefault(self.broker, []).append((queue, priority, delivery_tag, dumps(raw)))
+
+    def close(self: Any) -> None:
+        """Close it; what is under way may still bring a message, if somebody answers soon."""
+        connection = self._in_poll
+        if connection and connection._sock is not None:
+            self._closing = True
+            limit = connection.connect_timeout
+            connection._sock.settimeout(limit and self.brpop_timeout and limit + self.brpop_timeout)
+            try:
+                self._brpop_read()
+            except (Empty, *self.connection_errors) as exc:
+                logger.debug("No message came at the end: %s", type(exc).__name__)
+        super().close()  # type: ignore[misc]
 
     def basic_get(self: Any, queue: str, *args: Any, **kwargs: Any) -> Any:
         """One message of a queue, or None."""

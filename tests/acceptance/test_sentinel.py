@@ -21,7 +21,7 @@ def replica(private_redis: PrivateRedis) -> Iterator[PrivateRedis]:
     with PrivateRedis() as server, redis.Redis.from_url(server.url) as client:
         client.replicaof("127.0.0.1", private_redis.port)
         wait_until(
-            lambda: client.info("replication")["master_link_status"] == "up",  # type: ignore[index]
+            lambda: client.info("replication")["master_link_status"] == "up",
             what="the replica",
         )
         yield server

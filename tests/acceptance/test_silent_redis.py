@@ -67,12 +67,12 @@ def deployment(on_private_redis: Deployment) -> Deployment:
 
 def unacknowledged(server: PrivateRedis) -> int:
     with redis.Redis.from_url(server.url) as client:
-        return int(client.hlen("unacked"))  # type: ignore[arg-type]
+        return int(client.hlen("unacked"))
 
 
 def ids(server: PrivateRedis, queue: str = "export") -> list[str]:
     with redis.Redis.from_url(server.url) as client:
-        found: list[bytes] = client.lrange(queue, 0, -1)  # type: ignore[assignment]
+        found: list[bytes] = client.lrange(queue, 0, -1)
     return [json.loads(message)["headers"]["id"] for message in found]
 
 
@@ -235,14 +235,19 @@ def test_a_task_that_a_full_server_lets_nobody_note_is_not_lost(
     deployment: Deployment, private_redis: PrivateRedis
 ) -> None:
     """It gives the task away, and refuses to keep who has it. Celery alone ends the worker."""
-    tasks = [deployment.app.send_task("export.add", (n, n)) for n in range(10)]
-    worker = deployment.start("worker", "one")
-    deployment.wait_until(lambda: len(deployment.notes("ran")) == 10, "the first ten")
+    options = deployment.settings["broker_transport_options"]
+    brief = {"visibility_timeout": 5, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+    deployment.change(broker_transport_options=options | brief)
+    tasks = [deployment.app.send_task("export.sleep", (0.5,)).id for _ in range(10)]
+    worker = deployment.start("worker", "one", "-c", "1")
+    deployment.wait_until(lambda: deployment.notes("sleeping"), "a task that runs")
     with redis.Redis.from_url(private_redis.url) as client:
-        worker.stop()
-        tasks += [deployment.app.send_task("export.add", (n, n)) for n in range(10)]
         client.config_set("maxmemory", 1)
-        worker = deployment.start("worker", "two", ready="refuses commands for now")
+        worker.wait_for_log("goes back to its queue later")
+        worker.wait_for_log("Trying to re-establish")
         client.config_set("maxmemory", 0)
-    assert [task.get(timeout=60) for task in tasks] == 2 * [2 * n for n in range(10)]
+    deployment.wait_until(
+        lambda: {line[0] for line in deployment.notes("ran")} == set(tasks), "ten runs"
+    )
+    deployment.wait_until(lambda: unacknowledged(private_redis) == 0, "the acknowledgements")
     deployment.stop_all()
