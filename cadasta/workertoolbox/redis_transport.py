@@ -145,9 +145,15 @@ class ChannelMixin:
             redis.exceptions.ConnectionError, ConnectTimeoutError: there is no connection.
             RefusedError: the server refuses messages for now.
         """
-        batched = kwargs.get("_publish_batch") is not None
-        if batched or (exchange and self.typeof(exchange).type == "fanout"):
+        if kwargs.get("_publish_batch") is not None:
             return super().basic_publish(message, exchange, routing_key, **kwargs)  # type: ignore[misc]
+        if exchange and self.typeof(exchange).type == "fanout":
+            try:
+                return super().basic_publish(message, exchange, routing_key, **kwargs)  # type: ignore[misc]
+            except ConnectTimeoutError as exc:
+                # An event, or a call of remote control. A worker would try again for ever, and do
+                # nothing else; its heartbeat comes every two seconds.
+                raise UnconfirmedError(str(exc)) from exc
         self._inplace_augment_message(message, exchange, routing_key)
         payload = dumps(message)
         priority = self._get_message_priority(message, reverse=False)
