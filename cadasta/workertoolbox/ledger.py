@@ -405,7 +405,8 @@ def records_ignored(conf: Any) -> bool:
     :param conf: the app's configuration.
     """
     backend = str(conf.get("result_backend") or "")
-    return backend.startswith("toolbox") and bool(conf.get("RECORD_IGNORED", True))
+    is_ours = backend.startswith(("toolbox", "cadasta.workertoolbox."))
+    return is_ours and bool(conf.get("RECORD_IGNORED", True))
 
 
 def _aware(moment: datetime, what: str) -> datetime:
