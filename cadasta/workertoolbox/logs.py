@@ -17,6 +17,10 @@ BACKUPS = 5
 FORMAT = "%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s"
 
 
+#: The handlers of this process, by path.
+_handlers: dict[str, SharedFileHandler] = {}
+
+
 class SharedFileHandler(logging.Handler):
     """Appends to a file that many processes write, and rotates it, one of them at a time.
 
@@ -41,6 +45,11 @@ class SharedFileHandler(logging.Handler):
         self.max_bytes = max_bytes
         self.backups = backups
         self._file = self._open()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._file < 0
 
     def _open(self) -> int:
         return os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -123,7 +132,8 @@ def log_to_files(folder: str | bool) -> None:
     """Write the root logger's records to ``app.info.log`` and its errors to ``app.error.log``.
 
     A file is rotated at 10 MiB and five old ones are kept, whatever number of processes writes
-    into that folder. Calling it again changes nothing.
+    into that folder. Other handlers go on with the level that they had. Calling it again changes
+    nothing.
 
     Args:
         folder: where the files go; True means the current folder.
@@ -132,25 +142,42 @@ def log_to_files(folder: str | bool) -> None:
         ConfigError: the folder cannot be written.
     """
     where = os.getcwd() if folder is True else os.path.abspath(os.path.expanduser(str(folder)))
-    root = logging.getLogger()
-    known = {getattr(handler, "baseFilename", None) for handler in root.handlers}
+    handlers = []
     for name, level in (("app.info.log", logging.INFO), ("app.error.log", logging.ERROR)):
         path = os.path.join(where, name)
-        if path in known:
-            continue
         try:
             os.makedirs(where, exist_ok=True)
-            handler = SharedFileHandler(path)
+            handlers.append(_handler_of(path, level))
         except OSError as exc:
             raise ConfigError(
                 f"SETUP_FILE_LOGGING: {path} cannot be written ({exc.strerror}): give a folder "
                 f"that this user may write."
             ) from exc
+    root, tasks = logging.getLogger(), logging.getLogger("celery.task")
+    _add(root, handlers)
+    if not tasks.propagate:  # as in a worker, whose tasks' loggers are below this one
+        _add(tasks, handlers)
+
+
+def _handler_of(path: str, level: int) -> SharedFileHandler:
+    """Return this process's one handler of a file: a second one would not heed its lock."""
+    handler = _handlers.get(path)
+    if handler is None or handler.is_closed:
+        handler = _handlers[path] = SharedFileHandler(path)
         handler.setLevel(level)
         handler.setFormatter(logging.Formatter(FORMAT))
-        root.addHandler(handler)
-    if root.level > logging.INFO or root.level == logging.NOTSET:
-        root.setLevel(logging.INFO)
+    return handler
+
+
+def _add(logger: logging.Logger, handlers: list[SharedFileHandler]) -> None:
+    if logger.level > logging.INFO:
+        for other in logger.handlers:
+            if other.level == logging.NOTSET:
+                other.setLevel(logger.level)
+    if logger.level > logging.INFO or logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+    for handler in handlers:
+        logger.addHandler(handler)
 
 
 def report_to_sentry(environ: Any = os.environ) -> None:

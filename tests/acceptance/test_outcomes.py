@@ -105,15 +105,18 @@ def test_prune_leaves_nothing_of_chains_that_failed(shop: Deployment) -> None:
 @pytest.mark.parametrize("deployment", ["embedded"], indirect=True)
 def test_a_worker_s_processes_share_the_log_files(shop: Deployment, tmp_path: Path) -> None:
     shop.change(SETUP_FILE_LOGGING=str(tmp_path / "logs"))
-    shop.start("worker", "one", "-c", "4")
-    shop.start("worker", "two", "-c", "4")
+    for name in ("one", "two"):
+        shop.start("worker", name, "-c", "4", "-l", "WARNING", ready=r"\[queues\]")
     for number in range(200):
         shop.app.send_task("export.quiet", (number,))
     log = tmp_path / "logs" / "app.info.log"
 
-    def written() -> list[str]:
-        return re.findall(r"endings: quiet \((\d+),\)", log.read_text())
+    def written() -> list[tuple[str, str]]:
+        return re.findall(r" endings: (plain|of a task) \((\d+),\)", log.read_text())
 
-    shop.wait_until(lambda: len(written()) >= 200, "all lines")
-    assert sorted(map(int, written())) == [*range(200)]
+    shop.wait_until(lambda: len(written()) >= 400, "all lines")
+    expected = [(kind, str(number)) for kind in ("plain", "of a task") for number in range(200)]
+    assert sorted(written()) == sorted(expected)
     shop.stop_all()
+    for name in ("one", "two"):  # which were asked to be silent
+        assert "endings" not in shop.processes[f"worker{name}"].log_text()

@@ -13,14 +13,16 @@ from typing import Any
 
 from celery import chain, chord, group
 from celery.exceptions import Ignore, Reject
+from celery.utils.log import get_task_logger
 from proj import add, app, total
 
 SECRET = "nobody shall read this"
 
 
 @app.task(name="export.quiet", ignore_result=True)
-def quiet(*_: Any) -> str:
-    logging.getLogger("endings").info("quiet %s", _)
+def quiet(*args: Any) -> str:
+    logging.getLogger("endings").info("plain %s", args)
+    get_task_logger("endings").info("of a task %s", args)
     return SECRET
 
 
