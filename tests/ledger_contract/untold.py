@@ -9,6 +9,7 @@ import pytest
 from celery import Celery
 from sqlalchemy import func, insert, select
 
+from cadasta.workertoolbox.check_database import check_database
 from cadasta.workertoolbox.ledger import Ledger
 from cadasta.workertoolbox.results import ToolboxBackend
 from cadasta.workertoolbox.retention import Pruning
@@ -184,9 +185,16 @@ class Untold(LedgerFixture):
             database_table_names={"task": "my_results", "group": "my_groups"},
             LEDGER_URL=url,
         )
-        self._prune_all(app)
+        assert self._levels(app) == {("results", "warning")}  # no result has made them yet
+        self.store_and_prune(app)
+        assert self._levels(app) == set()
 
-    def _prune_all(self, app: Celery) -> None:
+    def _levels(self, app: Celery) -> set[tuple[str, str]]:
+        """What ``check`` finds wrong with the results."""
+        found = [one for one in check_database(app) if "results" in one.subject]
+        return {(one.subject, one.level) for one in found if one.level != "ok"}
+
+    def store_and_prune(self, app: Celery) -> None:
         """Store a result of each kind in the app's tables, and prune them all."""
         backend: ToolboxBackend = app.backend
         with Ledger.from_app(app) as ledger:
