@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -78,6 +82,10 @@ def test_nothing_is_recorded_and_nothing_waits_where_that_is_off(shop: Deploymen
     shop.wait_until(lambda: shop.count() == 3, "three records")
     assert {task.state for task in shop.ledger.find(name="export.quiet*")} == {"IGNORED"}
     assert {task.task_id for task in shop.ledger.find(state="IGNORED")} == {one.id for one in quiet}
+    listed = [sys.executable, "-m", "celery", "-A", "proj", "tasks", "--state", "ignored", "--json"]
+    environ = {**os.environ, **shop.environ}
+    shown = subprocess.check_output(listed, env=environ, cwd=shop.folder, text=True, timeout=60)
+    assert {json.loads(line)["task_id"] for line in shown.splitlines()} == {one.id for one in quiet}
     assert not shop.ledger.find(state="PENDING").tasks
     assert shop.ledger.summary().states == {"IGNORED": 2, "SUCCESS": 1}
     assert not shop.ledger.unfinished(NOW).tasks
