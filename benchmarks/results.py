@@ -1,4 +1,7 @@
-"""The result backend beside Celery's own and beside bare upserts; two writes a task."""
+"""The result backend beside Celery's own and beside bare upserts; two writes a task.
+
+And what it costs to record how a task ended that ignores its result, beside Celery, which does not.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from typing import Any
 import billiard
 import psycopg2
 from celery import Celery, states
+from celery.app.trace import build_tracer
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 
@@ -27,6 +31,8 @@ from cadasta.workertoolbox.schema import taskmeta
 TASKS = 400
 
 Write = Callable[[str, str, Any], object]
+#: What is done with one task, by its id.
+Work = Callable[[str], object]
 
 
 def request() -> Any:
@@ -80,19 +86,41 @@ def through_psycopg2(url: str) -> Write:
     return write
 
 
-def measure(write: Write, answer: Any) -> None:
+def stored(write: Write) -> Work:
+    """Return what stores one task's start and result."""
+
+    def work(task_id: str) -> None:
+        write(task_id, states.STARTED, {"pid": 1})
+        write(task_id, states.SUCCESS, 42)
+
+    return work
+
+
+def ignoring(scheme: str, url: str) -> Work:
+    """Return what runs one task that ignores its result, by Celery's own tracer."""
+    app = Celery("benchmark", backend=f"{scheme}+{url}", set_as_current=False)
+    app.conf.update(result_extended=True, database_create_tables_at_setup=False)
+
+    def nothing() -> None: ...
+
+    task = app.task(nothing, name="export.pdf", ignore_result=True, shared=False)
+    trace = build_tracer(task.name, task, app=app)
+    fields = {"task": task.name, "hostname": "celery@here", "delivery_info": {}, "retries": 0}
+    return lambda task_id: trace(task_id, (), {}, {**fields, "id": task_id})
+
+
+def measure(work: Work, answer: Any) -> None:
     """Send tasks/s; runs in a process that billiard forked, as a worker's pool does."""
     for count in (5, TASKS):
         ids = [str(uuid.uuid4()) for _ in range(count)]
         start = time.perf_counter()
         for task_id in ids:
-            write(task_id, states.STARTED, {"pid": 1})
-            write(task_id, states.SUCCESS, 42)
+            work(task_id)
         took = time.perf_counter() - start
     answer.send(TASKS / took)
 
 
-def in_a_pool_process(write: Write) -> Callable[[], float]:
+def in_a_pool_process(work: Work) -> Callable[[], float]:
     """Return a function that measures once, in a process forked from this one.
 
     Celery's own backend keeps its connection only where it was made before the fork.
@@ -100,7 +128,7 @@ def in_a_pool_process(write: Write) -> Callable[[], float]:
 
     def once() -> float:
         reader, writer = billiard.Pipe(duplex=False)
-        process = billiard.Process(target=measure, args=(write, writer))
+        process = billiard.Process(target=measure, args=(work, writer))
         process.start()
         found = float(reader.recv())
         process.join()
@@ -124,13 +152,16 @@ def figures(rounds: int = 5) -> list[Figure]:
 
 def _figures(url: str, rounds: int) -> list[Figure]:
     name = "SQLite" if url.startswith("sqlite") else "PostgreSQL"
-    ours = in_a_pool_process(through_backend("toolbox", url))
-    theirs = in_a_pool_process(through_backend("db", url))
+    ours = in_a_pool_process(stored(through_backend("toolbox", url)))
+    theirs = in_a_pool_process(stored(through_backend("db", url)))
     what = f"results on {name}, two writes a task"
     found = [pair(what, "tasks/s", ours, theirs, "Celery's db+ backend", rounds)]
     if name == "PostgreSQL":
-        bare = in_a_pool_process(through_psycopg2(url))
+        bare = in_a_pool_process(stored(through_psycopg2(url)))
         found.append(pair(what, "tasks/s", ours, bare, "bare psycopg2 upserts", rounds))
+    ours, theirs = (in_a_pool_process(ignoring(scheme, url)) for scheme in ("toolbox", "db"))
+    what = f"ignored results on {name}, recorded"
+    found.append(pair(what, "tasks/s", ours, theirs, "Celery, which does not", rounds))
     return found
 
 

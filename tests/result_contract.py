@@ -26,6 +26,7 @@ from cadasta.workertoolbox.database import make_engine
 from cadasta.workertoolbox.messages import TaskRecord
 from cadasta.workertoolbox.results import ToolboxBackend
 from cadasta.workertoolbox.schema import MAX_ATTEMPTS, attempt, taskmeta
+from tests.outcome_contract import OutcomeContract
 
 
 class Stubborn(Exception):
@@ -57,7 +58,7 @@ def request(**fields: Any) -> Any:
     return SimpleNamespace(**{**known, **fields})
 
 
-class ResultContract:
+class ResultContract(OutcomeContract):
     """The tests; a subclass has the fixture ``url``, of an empty database."""
 
     @pytest.fixture

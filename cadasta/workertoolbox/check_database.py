@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Engine, Table, delete, func, insert, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from . import migrations
@@ -15,14 +16,17 @@ from .check_values import Finding, error, ok, warning
 from .database import database_url, make_engine, mask_url
 from .errors import ToolboxError
 from .failures import brief, is_forbidden
-from .ledger import Ledger
+from .ledger import Ledger, records_ignored
 from .probe import MONITOR_KEY, length, publish_probe
-from .schema import task, taskmeta
+from .result_writes import renamed
+from .schema import task, taskmeta, tasksetmeta
 
 #: The id of rows that are written and rolled back.
 PROBE_ID = "workertoolbox-check"
 #: Results that are looked at for their format.
 NEWEST = 200
+#: Tasks that are looked at for results that are ignored.
+NEWEST_TASKS = 10_000
 
 
 class _RollBack(Exception):
@@ -31,8 +35,9 @@ class _RollBack(Exception):
 
 def check_database(app: Any) -> Iterator[Finding]:
     """Connect to the databases of the results and of the ledger, and try what is needed there."""
-    results = database_url(app.conf.result_backend or "")
-    ledger = app.conf.get("LEDGER_URL") or results
+    conf = app.conf
+    results = database_url(conf.result_backend or "")
+    ledger = conf.get("LEDGER_URL") or results
     if ledger is None:
         yield error("ledger", "no database is named", "set LEDGER_URL, or an SQL result backend")
         return
@@ -41,11 +46,20 @@ def check_database(app: Any) -> Iterator[Finding]:
             "results", "in no SQL database: the ledger cannot show outcomes", "use toolbox+…"
         )
     else:
-        yield from _checked(results, "results", _results)
-    yield from _checked(database_url(ledger) or ledger, "ledger", _ledger)
+        names, schemas = conf.database_table_names or {}, conf.database_table_schemas or {}
+        tables = [
+            renamed(table, names.get(key), schemas.get(key))
+            for key, table in (("task", taskmeta), ("group", tasksetmeta))
+        ]
+        is_renamed = any(names.values()) or any(schemas.values())
+        check = _renamed_results if is_renamed else _results
+        yield from _checked(results, "results", partial(check, tables=tables), not is_renamed)
+    yield from _checked(
+        database_url(ledger) or ledger, "ledger", partial(_ledger, tells=records_ignored(conf))
+    )
 
 
-def _checked(url: str, subject: str, look: Any) -> Iterator[Finding]:
+def _checked(url: str, subject: str, look: Any, has_version: bool = True) -> Iterator[Finding]:
     try:
         engine = make_engine(url)
     except ToolboxError as exc:
@@ -54,21 +68,10 @@ def _checked(url: str, subject: str, look: Any) -> Iterator[Finding]:
     try:
         version = migrations.current(engine)
         yield ok(subject, f"reachable: {mask_url(url)}")
-        if version is None and not migrations.are_usable(engine):
-            yield error(subject, "its tables are missing", "run `celery -A proj ledger upgrade`")
-            return
-        if version is None:
-            yield warning(
-                subject,
-                "this database role may not read the version of its tables",
-                f"GRANT SELECT ON {migrations.VERSION_TABLE} to it",
-            )
-        elif version < migrations.HEAD:
-            yield error(
-                subject,
-                f"its tables are at {version}, not {migrations.HEAD}",
-                "run `celery -A proj ledger upgrade` as the tables' owner",
-            )
+        if has_version:
+            yield from _version(engine, version, subject)
+            if version is None and not migrations.are_usable(engine):
+                return
         yield from look(engine)
     except ToolboxError as exc:
         yield error(subject, exc, "start the database, and check its URL, password and network")
@@ -78,19 +81,58 @@ def _checked(url: str, subject: str, look: Any) -> Iterator[Finding]:
         engine.dispose()
 
 
-def _results(engine: Engine) -> Iterator[Finding]:
+def _version(engine: Engine, version: str | None, subject: str) -> Iterator[Finding]:
+    if version is None and not migrations.are_usable(engine):
+        yield error(subject, "its tables are missing", "run `celery -A proj ledger upgrade`")
+    elif version is None:
+        yield warning(
+            subject,
+            "this database role may not read the version of its tables",
+            f"GRANT SELECT ON {migrations.VERSION_TABLE} to it",
+        )
+    elif version < migrations.HEAD:
+        yield error(
+            subject,
+            f"its tables are at {version}, not {migrations.HEAD}",
+            "run `celery -A proj ledger upgrade` as the tables' owner",
+        )
+
+
+def _renamed_results(engine: Engine, tables: list[Table]) -> Iterator[Finding]:
+    found = inspect(engine)
+    missing = [one for one in tables if not found.has_table(one.name, schema=one.schema)]
+    if missing:
+        yield warning(
+            "results",
+            f"{_names(missing)}: not there, or not to be seen by this database role",
+            "store a result: the first one makes them, where the worker's role may",
+        )
+    else:
+        yield from _results(engine, tables)
+
+
+def _names(tables: list[Table]) -> str:
+    return ", ".join(table.fullname for table in tables)
+
+
+def _results(engine: Engine, tables: list[Table]) -> Iterator[Finding]:
+    results, groups = tables
     row = {"task_id": PROBE_ID, "status": "STARTED"}
-    same = taskmeta.c.task_id == PROBE_ID
     yield _rights(
         engine,
         "results",
-        [insert(taskmeta).values(row), delete(taskmeta).where(same)],
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON celery_taskmeta, celery_tasksetmeta, "
-        "celery_task_attempt, and USAGE on their sequences, to this role",
+        [
+            insert(results).values(row),
+            delete(results).where(results.c.task_id == PROBE_ID),
+            insert(groups).values({"taskset_id": PROBE_ID}),
+            delete(groups).where(groups.c.taskset_id == PROBE_ID),
+        ],
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {_names(tables)}, celery_task_attempt, and USAGE "
+        "on their sequences, to this role",
     )
-    newest = select(taskmeta.c.result).where(taskmeta.c.date_done.is_not(None))
+    newest = select(results.c.result).where(results.c.date_done.is_not(None))
     with engine.connect() as connection:
-        found = connection.execute(newest.order_by(taskmeta.c.date_done.desc()).limit(NEWEST))
+        found = connection.execute(newest.order_by(results.c.date_done.desc()).limit(NEWEST))
         pickled = sum(bytes(result or b"")[:1] == b"\x80" for (result,) in found)
     if pickled:
         yield error(
@@ -102,7 +144,7 @@ def _results(engine: Engine) -> Iterator[Finding]:
         yield ok("results' format", "one and the same")
 
 
-def _ledger(engine: Engine) -> Iterator[Finding]:
+def _ledger(engine: Engine, tells: bool) -> Iterator[Finding]:
     now = datetime.now(timezone.utc)
     values = {
         "task_id": PROBE_ID,
@@ -116,6 +158,26 @@ def _ledger(engine: Engine) -> Iterator[Finding]:
         "ledger",
         [insert(task).values(values)],
         "GRANT SELECT, INSERT, UPDATE ON celery_task, celery_task_undecodable to this role",
+    )
+    if not tells:
+        yield _untold(engine)
+
+
+def _untold(engine: Engine) -> Finding:
+    """Count the tasks whose outcome nobody will know."""
+    newest = select(task.c.ignore_result).order_by(task.c.published_at.desc()).limit(NEWEST_TASKS)
+    shown = newest.subquery()
+    ignored = select(func.count()).select_from(shown).where(shown.c.ignore_result.is_(True))
+    with engine.connect() as connection:
+        count = connection.scalar(ignored) or 0
+    subject = "ignored results"
+    if not count:
+        return ok(subject, f"none of the newest {NEWEST_TASKS:,} tasks ignores its result")
+    return warning(
+        subject,
+        f"{count:,} of the newest {NEWEST_TASKS:,} tasks ignore their result: how they ended is "
+        "not recorded (IGNORED)",
+        "use the toolbox's result backend (toolbox+…) with RECORD_IGNORED",
     )
 
 

@@ -183,12 +183,13 @@ def tasks(
     ctx: click.Context, watch: bool, as_json: bool, state: Any, header: Any, **filters: Any
 ) -> None:
     """List scheduled tasks, newest first. Exit code 1 where none is found."""
-    from celery.states import ALL_STATES
+    from celery.states import ALL_STATES, IGNORED
 
     from . import cli_output as output
 
     # A state of an application's own is taken as it is written.
-    states = [one.upper() if one.upper() in ALL_STATES else one for one in state]
+    known = {*ALL_STATES, IGNORED}
+    states = [one.upper() if one.upper() in known else one for one in state]
     wanted = {**filters, "state": states or None, "headers": dict(header) or None}
     with _ledger(ctx) as ledger:
         if watch:

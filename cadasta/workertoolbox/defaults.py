@@ -47,6 +47,11 @@ OWN: dict[str, tuple[str, Any, str]] = {
     "MONITOR_REDACT": ("list", (), "Names or patterns of arguments to hide, or a function."),
     "MONITOR_STORE_ARGS": ("bool", True, "Store the tasks' arguments."),
     "MONITOR_MAX_ARGS_BYTES": ("int", 65_536, "Largest JSON of arguments that is stored, bytes."),
+    "RECORD_IGNORED": (
+        "bool",
+        True,
+        "Store how tasks ended that ignore their result (no value; one write a task).",
+    ),
     "MANAGEMENT_URL": (
         "string",
         None,

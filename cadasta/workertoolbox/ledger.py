@@ -20,7 +20,6 @@ from .failures import ledger_error
 from .fitting import key
 from .ledger_results import Results
 from .ledger_values import (
-    PENDING,
     Attempt,
     NameSummary,
     Node,
@@ -33,7 +32,7 @@ from .ledger_values import (
 )
 from .ledger_writes import Recorder
 from .messages import TaskRecord
-from .retention import Progress, prune
+from .retention import Progress, Pruning
 from .schema import task
 from .workflow import build_workflow
 
@@ -66,6 +65,10 @@ class Ledger:
             where they are in none.
         results_table: the name of Celery's result table.
         results_schema: its schema, where that is not the default one.
+        groups_table, groups_schema: the same of Celery's table of group results.
+        records_ignored: whether workers store how tasks end that ignore their result, as they do
+            with the toolbox's result backend and ``RECORD_IGNORED``. With False such a task that
+            has no outcome is IGNORED, not PENDING.
 
     Raises:
         LedgerError: a URL is none, or its driver is not installed. Each method raises it where
@@ -79,6 +82,9 @@ class Ledger:
         *,
         results_table: str = "celery_taskmeta",
         results_schema: str | None = None,
+        groups_table: str = "celery_tasksetmeta",
+        groups_schema: str | None = None,
+        records_ignored: bool = True,
     ) -> None:
         self._engine = make_engine(url)
         if self._engine.dialect.name == "sqlite":
@@ -95,7 +101,10 @@ class Ledger:
             engine = self._engine
         elif results_url:
             engine = make_engine(results_url)
-        self._results = Results(self._engine, engine, results_table, results_schema)
+        self._results = Results(
+            self._engine, engine, (results_table, results_schema), (groups_table, groups_schema)
+        )
+        self._untold = not records_ignored
         self._is_ready = False
 
     @classmethod
@@ -122,6 +131,9 @@ class Ledger:
             (results or NO_RESULTS) if conf.get("LEDGER_URL") else None,
             results_table=names.get("task") or "celery_taskmeta",
             results_schema=schemas.get("task"),
+            groups_table=names.get("group") or "celery_tasksetmeta",
+            groups_schema=schemas.get("group"),
+            records_ignored=records_ignored(conf),
         )
 
     def close(self) -> None:
@@ -178,11 +190,14 @@ class Ledger:
         """Delete what was last published before now - ``older_than``; return how many tasks.
 
         The tasks' results go with them where they are in the same database and the role may
-        delete them, as do group results and undecodable messages of that age.
+        delete them. So do results of that age whose task was never recorded (Celery stores the
+        failure of a chain for each of its later tasks, which it never publishes), group results
+        and undecodable messages. A task that ignores its result and has no outcome counts as
+        finished.
 
         Args:
-            keep_failures: keep failed tasks and undecodable messages.
-            batch: how many tasks a transaction looks at.
+            keep_failures: keep failed tasks, results that are failures, and undecodable messages.
+            batch: how many tasks, or rows, a transaction looks at and deletes at most.
             on_progress: called after each batch with the numbers of tasks looked at and of all.
             include_unfinished: delete tasks without a final result as well.
         """
@@ -193,7 +208,7 @@ class Ledger:
                 "finished: prune with include_unfinished=True and keep_failures=False."
             )
         with self._using("prune the ledger"):
-            return prune(
+            return Pruning(
                 self._engine,
                 self._results,
                 before,
@@ -201,7 +216,7 @@ class Ledger:
                 include_unfinished=include_unfinished,
                 batch=size,
                 on_progress=on_progress,
-            )
+            ).run()
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -314,6 +329,8 @@ class Ledger:
     def summary(self, since: datetime | None = None) -> Summary:
         """Return counts by name and state, with waiting and running times, by name.
 
+        ``celery.chord_unlock`` is counted once it has ended, never as unfinished.
+
         :param since: count only tasks first published at or after this moment; aware.
         """
         if since is not None:
@@ -323,7 +340,7 @@ class Ledger:
             with self._engine.connect() as connection:
                 states: dict[str, dict[str, int]] = {}
                 for name, state, count in connection.execute(
-                    queries.counts(results, dialect, since)
+                    queries.counts(results, dialect, since, self._untold)
                 ):
                     states.setdefault(name, {})[state] = count
                 times: dict[str, dict[str, Percentiles]] = {"waiting": {}, "running": {}}
@@ -365,15 +382,17 @@ class Ledger:
         if not states:
             return queries.tasks(self._results.joined(), self._results.dialect)
         results = self._results.required("filter by state")
-        required = states.isdisjoint((PENDING, "SUCCESS"))
-        query = queries.tasks(results, self._results.dialect, required=required)
-        return query.where(queries.in_states(results, self._results.dialect, states))
+        dialect, untold = self._results.dialect, self._untold
+        required = "SUCCESS" not in states and not queries.may_lack_result(states, untold)
+        query = queries.tasks(results, dialect, required=required)
+        return query.where(queries.in_states(results, dialect, states, untold))
 
     def _read(self, query: Select[Any]) -> list[Task]:
         with self._engine.connect() as connection:
             if hint := queries.PAGE_HINTS.get(connection.dialect.name):
                 connection.exec_driver_sql(hint)
-            found = [queries.to_task(row) for row in connection.execute(query).mappings()]
+            rows = connection.execute(query).mappings()
+            found = [queries.to_task(row, self._untold) for row in rows]
         if self._results.are_joined or not self._results.are_known:
             return found
         outcomes = self._results.of([one.task_id for one in found])
@@ -383,6 +402,16 @@ class Ledger:
         found = self._read(queries.page(query, limit, after))
         shown = tuple(found[:limit])
         return Page(shown, queries.make_cursor(shown[-1]) if len(found) > limit else None)
+
+
+def records_ignored(conf: Any) -> bool:
+    """Tell whether an app's workers store how tasks end that ignore their result.
+
+    :param conf: the app's configuration.
+    """
+    backend = str(conf.get("result_backend") or "")
+    is_ours = backend.startswith(("toolbox", "cadasta.workertoolbox."))
+    return is_ours and bool(conf.get("RECORD_IGNORED", True))
 
 
 def _aware(moment: datetime, what: str) -> datetime:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     DateTime,
     Float,
     FromClause,
+    Integer,
     LargeBinary,
     RowMapping,
     Select,
@@ -40,7 +41,15 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from .errors import LedgerError
 from .jsontext import contains, dump, load, merged, paths_of_values
-from .ledger_values import FINAL_STATES, PENDING, WAITING_STATES, Percentiles, Task
+from .ledger_values import (
+    CHORD_UNLOCK,
+    FINAL_STATES,
+    IGNORED,
+    PENDING,
+    WAITING_STATES,
+    Percentiles,
+    Task,
+)
 from .result_values import describe_error
 from .schema import attempt, task
 
@@ -82,7 +91,13 @@ def result_table(name: str, schema: str | None, columns: Iterable[str]) -> Table
     """Return the result table with those of our columns that it has."""
     found = set(columns)
     known = [column(key, kind) for key, kind in _RESULT_TYPES.items() if key in found]
-    return table(name, column("task_id", String(155)), *known, schema=schema)
+    key = column("task_id", String(155))
+    return table(name, column("id", Integer()), key, *known, schema=schema)
+
+
+def group_table(name: str, schema: str | None) -> TableClause:
+    """Return the table of group results."""
+    return table(name, column("id", Integer()), column("date_done", DateTime()), schema=schema)
 
 
 def _shown(dialect: Dialect) -> list[ColumnElement[Any]]:
@@ -148,8 +163,13 @@ def attempts_of(kept: TableClause, task_id: str) -> Select[Any]:
     return chosen.order_by(kept.c.retries, kept.c.ended_at, kept.c.place)
 
 
-def in_states(results: TableClause, dialect: Dialect, states: Iterable[str]) -> ColumnElement[bool]:
-    """Return the condition that a task is in one of ``states``."""
+def in_states(
+    results: TableClause, dialect: Dialect, states: Iterable[str], untold: bool = False
+) -> ColumnElement[bool]:
+    """Return the condition that a task is in one of ``states``.
+
+    :param untold: as for :func:`counts`.
+    """
     wanted = sorted(set(states))
     if wanted == [PENDING]:
         # As an anti-join, which ends when the page is full; an outer join would read all.
@@ -157,32 +177,49 @@ def in_states(results: TableClause, dialect: Dialect, states: Iterable[str]) -> 
         is_told = and_(
             _same_task(dialect, told), told.c.status != literal(PENDING, literal_execute=True)
         )
-        return ~select(literal_column("1")).select_from(told).where(is_told).exists()
+        pending = ~select(literal_column("1")).select_from(told).where(is_told).exists()
+        return and_(pending, task.c.ignore_result.is_(False)) if untold else pending
     status: ColumnElement[Any] = results.c.status
     if "SUCCESS" in wanted:
         # Nearly all tasks: SQLite must begin with the newest of them, not with the results. So
         # it may not see that the result is required.
-        status = func.coalesce(status, literal(PENDING, literal_execute=True))
+        status = _state(results, untold)
     # Spelled out in the SQL, not as parameters: only then the sparse index on the state is used.
     condition: ColumnElement[bool] = status.in_(
         bindparam("states", wanted, expanding=True, literal_execute=True)
     )
-    if PENDING in wanted and "SUCCESS" not in wanted:
-        return or_(status.is_(None), condition)
-    if "SUCCESS" not in wanted and dialect.name != "postgresql":
+    if "SUCCESS" in wanted:
+        return condition
+    if may_lack_result(wanted, untold):
+        absent: ColumnElement[bool] = status.is_(None)
+        if untold and not {PENDING, IGNORED} <= set(wanted):
+            absent = and_(absent, task.c.ignore_result.is_(IGNORED in wanted))
+        return or_(absent, condition)
+    if dialect.name != "postgresql":
         # PostgreSQL sees by itself that the sparse index will do, and would take this for a
         # second condition that halves what it expects.
         return and_(status != literal("SUCCESS", literal_execute=True), condition)
     return condition
 
 
+def may_lack_result(states: Iterable[str], untold: bool) -> bool:
+    """Tell whether a task without a result may be in one of ``states``."""
+    return not {PENDING, *([IGNORED] if untold else [])}.isdisjoint(states)
+
+
+def _state(results: TableClause, untold: bool) -> ColumnElement[Any]:
+    pending = literal(PENDING, literal_execute=True)
+    if not untold:
+        return func.coalesce(results.c.status, pending)
+    ignored = literal(IGNORED, literal_execute=True)
+    absent = case((task.c.ignore_result.is_(True), ignored), else_=pending)
+    return func.coalesce(results.c.status, absent)
+
+
 def is_unfinished(results: TableClause, dialect: Dialect) -> ColumnElement[bool]:
     """Return the condition that a task has no final result."""
-    final: BindParameter[Any] = bindparam(
-        "final", sorted(FINAL_STATES), expanding=True, literal_execute=True
-    )
     told = results.alias("told")
-    is_done = and_(_same_task(dialect, told), told.c.status.in_(final))
+    is_done = and_(_same_task(dialect, told), told.c.status.in_(_final()))
     done = select(literal_column("1")).select_from(told).where(is_done).exists()
     return and_(~done, or_(task.c.ignore_result.is_(False), results.c.status.is_not(None)))
 
@@ -194,6 +231,10 @@ def may_start(results: TableClause, now: datetime) -> ColumnElement[bool]:
     )
     # A NULL where there is no result makes this one NULL, which is no answer to "or" either.
     return or_(task.c.expires.is_(None), task.c.expires >= now, results.c.status.not_in(waits))
+
+
+def _final() -> BindParameter[Any]:
+    return bindparam("final", sorted(FINAL_STATES), expanding=True, literal_execute=True)
 
 
 def is_named(name: str, dialect: Dialect) -> ColumnElement[bool]:
@@ -262,11 +303,21 @@ def overdue(query: Select[Any], before: datetime) -> Select[Any]:
     )
 
 
-def counts(results: TableClause, dialect: Dialect, since: datetime | None) -> Select[Any]:
-    """Return the selection of name, state and count."""
-    state = func.coalesce(results.c.status, literal(PENDING, literal_execute=True))
+def counts(
+    results: TableClause, dialect: Dialect, since: datetime | None, untold: bool
+) -> Select[Any]:
+    """Return the selection of name, state and count.
+
+    What waits for a chord's members is counted when it has ended: until then its members are what
+    is unfinished.
+
+    :param untold: whether a task that ignores its result and has none is IGNORED, not PENDING,
+        since nobody records how such tasks end.
+    """
+    state = _state(results, untold)
     query = select(task.c.name, state.label("state"), func.count().label("count"))
     query = _since(_joined(query, results, dialect), since)
+    query = query.where(or_(task.c.name != CHORD_UNLOCK, state.in_(_final())))
     return query.group_by(task.c.name, state).order_by(task.c.name, state)
 
 
@@ -334,9 +385,14 @@ def _seconds(start: Any, end: Any, dialect: Dialect) -> ColumnElement[Any]:
 
 def expired(before: datetime, batch: int | None, after: tuple[datetime, str] | None) -> Select[Any]:
     """Return the selection of the next ``batch`` tasks last published before, oldest first."""
-    query = select(task.c.task_id, task.c.published_at, task.c.ignore_result, task.c.expires).where(
-        task.c.published_at < before, task.c.last_published_at < before
+    columns = (
+        task.c.task_id,
+        task.c.published_at,
+        task.c.ignore_result,
+        task.c.eta,
+        task.c.expires,
     )
+    query = select(*columns).where(task.c.published_at < before, task.c.last_published_at < before)
     if after is not None:
         moment, task_id = after
         query = query.where(
@@ -346,20 +402,56 @@ def expired(before: datetime, batch: int | None, after: tuple[datetime, str] | N
     return query.order_by(task.c.published_at, task.c.task_id).limit(batch)
 
 
-def to_task(row: RowMapping) -> Task:
-    """Return the task of a row of :func:`tasks`."""
+def aged(
+    columns: Sequence[ColumnElement[Any]],
+    order: Sequence[ColumnElement[Any]],
+    condition: ColumnElement[bool],
+    after: Sequence[Any] | None,
+    size: int,
+) -> Select[Any]:
+    """Return the selection of the next ``size`` rows in the order of one or two columns.
+
+    :param after: the values of ``order`` in the last row of the batch before.
+    """
+    query = select(*columns, *order).where(condition)
+    if after is not None:
+        first, *rest = order
+        if rest:  # as in :func:`page`
+            later: ColumnElement[bool] = or_(first > after[0], rest[0] > after[1])
+            query = query.where(first >= after[0], later)
+        else:
+            query = query.where(first > after[0])
+    return query.order_by(*order).limit(size)
+
+
+def naive(moment: datetime) -> datetime:
+    """Return a moment as Celery's columns have it: in UTC, without saying so."""
+    return moment.astimezone(timezone.utc).replace(tzinfo=None)
+
+
+def recorded(ids: Sequence[str]) -> Select[Any]:
+    """Return the selection of those of ``ids`` that the ledger has."""
+    return select(task.c.task_id).where(task.c.task_id.in_(ids))
+
+
+def to_task(row: RowMapping, untold: bool) -> Task:
+    """Return the task of a row of :func:`tasks`; ``untold`` as for :func:`counts`."""
     fields = {c.name: row[c.name] for c in task.c}
     for key in _JSON:
         fields[key] = load(fields[key])
     for key in ("stamps", "headers", "properties"):
         fields[key] = fields[key] or {}
     fields["args_truncated"] = bool(fields["args_truncated"])
-    return Task(**fields, **to_outcome(row))
+    absent = IGNORED if untold and fields["ignore_result"] else PENDING
+    return Task(**fields, **to_outcome(row, absent))
 
 
-def to_outcome(row: RowMapping) -> dict[str, Any]:
-    """Return the fields of :class:`Task` that the result in a row gives."""
-    state = row["result_status"] or PENDING
+def to_outcome(row: RowMapping, absent: str = PENDING) -> dict[str, Any]:
+    """Return the fields of :class:`Task` that the result in a row gives.
+
+    :param absent: the state where there is none.
+    """
+    state = row["result_status"] or absent
     result = load(row["result_result"])
     return {
         "state": state,

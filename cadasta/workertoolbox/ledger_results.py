@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime, timezone
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, TableClause, delete, inspect, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    TableClause,
+    and_,
+    delete,
+    inspect,
+    text,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from . import ledger_queries as queries
@@ -15,12 +24,24 @@ from .database import mask_url
 from .errors import LedgerError
 from .failures import brief, is_forbidden
 from .ledger_values import Attempt
-from .schema import attempt, taskmeta, tasksetmeta
+from .schema import attempt, taskmeta
 
 logger = logging.getLogger(__name__)
 
 #: Ids in one statement: SQLite takes 32,766 parameters, and older ones 999.
 _CHUNK = 500
+
+
+class Aged(NamedTuple):
+    """Rows of tasks that are old, and the order in which they are looked at.
+
+    Each has a ``task_id``, and a ``status`` if ``have_states``, which attempts have not.
+    """
+
+    columns: Sequence[ColumnElement[Any]]
+    order: Sequence[ColumnElement[Any]]
+    condition: ColumnElement[bool]
+    have_states: bool
 
 
 class Results:
@@ -30,17 +51,21 @@ class Results:
         ledger: the ledger's engine.
         engine: that of the results: the same object where they are in the ledger's database,
             None where they are in no SQL database.
-        table: the result table's name.
-        schema: its schema; None for the default one.
+        table: the result table's name and its schema, None for the default one.
+        groups: the same of the table of group results.
     """
 
     def __init__(
-        self, ledger: Engine, engine: Engine | None, table: str, schema: str | None
+        self,
+        ledger: Engine,
+        engine: Engine | None,
+        table: tuple[str, str | None],
+        groups: tuple[str, str | None],
     ) -> None:
         self._ledger = ledger
         self._engine = engine
-        self._name = table
-        self._schema = schema
+        self._name, self._schema = table
+        self._groups = groups
         self._table: TableClause | None = None
         self._deletable = True
         self._has_attempts: bool | None = None  # not looked yet
@@ -56,6 +81,11 @@ class Results:
     def are_joined(self) -> bool:
         """Whether they are in the ledger's own database."""
         return self._engine is self._ledger
+
+    @property
+    def are_deletable(self) -> bool:
+        """Whether the database has let us delete results so far."""
+        return self._deletable
 
     def close(self) -> None:
         """Close the connections of a database of their own."""
@@ -171,11 +201,50 @@ class Results:
             if attempts is not None:
                 self._try(connection, delete(attempts).where(attempts.c.task_id.in_(ids)))
 
-    def delete_groups(self, connection: Connection, before: datetime) -> None:
-        """Delete the group results of that age, as :meth:`delete` does."""
-        if self.are_joined and inspect(connection).has_table(tasksetmeta.name):
-            moment = before.astimezone(timezone.utc).replace(tzinfo=None)
-            self._try(connection, delete(tasksetmeta).where(tasksetmeta.c.date_done < moment))
+    # -- what is old ----------------------------------------------------------------------------
+
+    def aged(self, connection: Connection, before: datetime, unfinished: bool) -> list[Aged]:
+        """Return where results and attempts of tasks are that ended before that moment.
+
+        Nothing where they are not in the ledger's database, or are not ours to delete.
+
+        :param unfinished: also results of tasks that have not ended, but began before it.
+        """
+        table = self.joined()
+        if table is None or not self._deletable:
+            return []
+        moment = queries.naive(before)
+        columns = [table.c.task_id, table.c.status]
+        order = [table.c.date_done, table.c.id]
+        if not self._is_indexed(connection, "date_done"):  # a table of Celery before 5.7
+            order = order[1:]
+        found = [Aged(columns, order, table.c.date_done < moment, True)]
+        if unfinished and "date_started" in table.c:
+            began = and_(table.c.date_done.is_(None), table.c.date_started < moment)
+            found.append(Aged(columns, [table.c.id], began, True))
+        attempts = self._attempts(connection)
+        if attempts is not None:
+            order = [attempts.c.ended_at, attempts.c.task_id]
+            found.append(Aged([], order, attempts.c.ended_at < before, False))
+        return found
+
+    def groups(self, connection: Connection) -> TableClause | None:
+        """Return the table of group results; None as :meth:`aged` returns nothing."""
+        name, schema = self._groups
+        if not self.are_joined or not self._deletable:
+            return None
+        if not inspect(connection).has_table(name, schema=schema):
+            return None
+        return queries.group_table(name, schema)
+
+    def _is_indexed(self, connection: Connection, column: str) -> bool:
+        found = inspect(connection).get_indexes(self._name, schema=self._schema)
+        return any(index["column_names"][:1] == [column] for index in found)
+
+    def delete_groups(self, connection: Connection, ids: Sequence[int]) -> None:
+        """Delete group results by their number, as :meth:`delete` does."""
+        table = queries.group_table(*self._groups)
+        self._try(connection, delete(table).where(table.c.id.in_(ids)))
 
     def _try(self, connection: Connection, statement: Any) -> None:
         if not self._deletable:

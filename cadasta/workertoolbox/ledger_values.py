@@ -7,12 +7,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-#: States after which nothing more happens to a task.
-FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+#: The state of a task that raised ``Ignore``; and, where the outcomes of tasks that ignore their
+#: result are not recorded, of such a one.
+IGNORED = "IGNORED"
+#: States after which nothing more happens to a task, or nobody will be told of it.
+FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED", IGNORED})
 #: The state of a task without a row in the result table.
 PENDING = "PENDING"
 #: States in which a task waits in its queue, where it may expire.
 WAITING_STATES = frozenset({PENDING, "RECEIVED", "RETRY"})
+#: Celery's own task that waits for a chord's members: it is no part of what was asked for.
+CHORD_UNLOCK = "celery.chord_unlock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +49,7 @@ class Task:
     #: Hard and soft limit in seconds.
     time_limit: float | None
     soft_time_limit: float | None
-    #: Its result is not stored, so that it stays PENDING for ever.
+    #: Its result is not stored; how it ended is, unless ``RECORD_IGNORED`` is off.
     ignore_result: bool
     stamps: dict[str, Any]
     headers: dict[str, Any]
@@ -53,7 +58,7 @@ class Task:
     published_at: datetime
     last_published_at: datetime
     recorded_at: datetime
-    #: ``PENDING`` where the result table has no row.
+    #: ``PENDING`` where the result table has no row, or ``IGNORED`` where it will have none.
     state: str = PENDING
     #: The result's value; for an exception a text such as ``ValueError: no such file``.
     result: Any = None
@@ -67,7 +72,7 @@ class Task:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether nothing more will happen to it, or be told."""
         return self.state in FINAL_STATES
 
     @property
@@ -163,7 +168,8 @@ class Workflow:
     """Everything that one root task led to."""
 
     root: Node
-    #: FAILURE if any task failed, the common state if all agree, else STARTED.
+    #: FAILURE if any task failed, the common state if all agree, else STARTED; what is IGNORED
+    #: does not count among others.
     state: str
     #: Results by task id of the finished tasks whose property ``is_result`` is true.
     results: Mapping[str, Any] = field(default_factory=dict)

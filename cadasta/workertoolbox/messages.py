@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -110,6 +110,7 @@ def decode(
     exchange: str | None,
     routing_key: str | None,
     limits: Limits = Limits(),
+    ignoring: Container[str] = (),
 ) -> TaskRecord:
     """The record of one task message of the monitor queue.
 
@@ -123,6 +124,8 @@ def decode(
         headers, properties: the message's own.
         exchange, routing_key: what it was published with.
         limits: what of the arguments is kept.
+        ignoring: the names of tasks that ignore their result where the message does not say: a
+            program without their code does not know it.
 
     Raises:
         MessageError: it is no task message; says why.
@@ -142,6 +145,7 @@ def decode(
     name = _name(fields.get("task"), "task name")
     stored = _stored_arguments(name, args, kwargs, parsed, fields, limits)
     time_limit, soft_time_limit = _pair(fields.get("timelimit"))
+    ignored = fields.get("ignore_result")
     return TaskRecord(
         task_id=task_id,
         name=name,
@@ -158,7 +162,7 @@ def decode(
         priority=_whole(properties.get("priority")),
         time_limit=time_limit,
         soft_time_limit=soft_time_limit,
-        ignore_result=fields.get("ignore_result") is True,
+        ignore_result=ignored is True or (ignored is None and name in ignoring),
         stamps=_mapping(fields.get("stamps"), limits),
         headers=_mapping(_custom_headers(headers), limits),
         properties=_mapping(headers.get(HEADER_PROPERTIES), limits),

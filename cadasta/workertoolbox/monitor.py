@@ -18,7 +18,7 @@ from kombu import Consumer
 from kombu.transport import virtual
 
 from .errors import ConfigError, MessageError
-from .ledger import Ledger, Undecodable
+from .ledger import Ledger, Undecodable, records_ignored
 from .messages import Limits, TaskRecord, decode, redacted
 from .monitor_amqp import buffer_reads
 from .monitor_writer import Backoff, Batch, Writer, shown
@@ -75,6 +75,7 @@ class Monitor:
         self.interval = interval or app.conf.MONITOR_INTERVAL
         self.ledger = ledger or Ledger.from_app(app)
         self.limits = limits_of(app)
+        self._ignoring = ignoring(app)
         #: How many messages have been recorded and acknowledged since the start.
         self.recorded = 0
         self._writer = Writer(self.ledger)
@@ -216,6 +217,7 @@ class Monitor:
                 exchange=info.get("exchange"),
                 routing_key=info.get("routing_key"),
                 limits=self.limits,
+                ignoring=self._ignoring,
             )
         except Exception as exc:
             item = undecodable(message, exc, self.limits)
@@ -253,6 +255,24 @@ def _import_tasks(app: Any) -> None:
             f"cannot be imported ({type(exc).__name__}: {exc}): install what it needs beside the "
             "monitor, or give a function."
         ) from exc
+
+
+def ignoring(app: Any) -> frozenset[str]:
+    """Return the names of the tasks that ignore their result, of those that ``app`` knows.
+
+    Where their outcomes are recorded, it matters little, and no module is imported for it.
+    """
+    if not records_ignored(app.conf):
+        try:
+            app.loader.import_default_modules()
+        except Exception as exc:  # whatever happens in a module of the application
+            logger.warning(
+                "A module with tasks cannot be imported (%s: %s): those of its tasks that ignore "
+                "their result are shown as PENDING where a program without their code sends them",
+                type(exc).__name__,
+                exc,
+            )
+    return frozenset(name for name, task in app.tasks.items() if task.ignore_result)
 
 
 def acknowledge(channel: Any, tags: list[Any]) -> None:

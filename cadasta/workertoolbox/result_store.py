@@ -176,6 +176,10 @@ class ResultStore:
         tables = self.tables
         self._run_often("finish" if is_final else "progress", tables.known(row))
 
+    def write_ignored(self, row: dict[str, Any]) -> None:
+        """Store that a task raised ``Ignore``, unless it has stored a state of its own."""
+        self._run_often("ignored", self.tables.known(row))
+
     def finish(self, row: dict[str, Any]) -> bool:
         """Store the final result of a task that has a row; False if nothing was changed."""
         values = self.tables.known(row)
@@ -370,7 +374,7 @@ class _Tables:
         if dialect == "postgresql":
             self.prepared = {
                 name: PreparedWrite(getattr(self.statements, name), is_passing=name == "progress")
-                for name in ("progress", "finish", "finish_known")
+                for name in ("progress", "ignored", "finish", "finish_known")
             }
         self.group_statement = upsert(
             group, dialect, ["taskset_id"], (["result", "date_done"], [], always)

@@ -29,6 +29,10 @@ COMPLETED = ("name", "args", "kwargs", "worker", "retries", "queue", "stamps", "
 #: In the SQL itself: a parameter would be one more to send with each write.
 _SUCCESS: ColumnElement[str] = literal_column("'SUCCESS'")
 _FINAL = [_SUCCESS, literal_column("'FAILURE'"), literal_column("'REVOKED'")]
+#: What Celery itself stores of a task that has not ended.
+_OPEN: list[ColumnElement[str]] = [
+    literal_column(f"'{state}'") for state in ("PENDING", "RECEIVED", "STARTED", "RETRY")
+]
 
 _Rule = Callable[[Any, Any], ColumnElement[bool]]
 
@@ -59,6 +63,8 @@ class Statements:
         self.columns = frozenset(columns)
         #: For a state on the way: STARTED, RETRY and an application's own.
         self.progress: Insert = upsert(table, dialect, ["task_id"], self._rules(_may_progress))
+        #: For a task that raised ``Ignore``: what it has stored itself stays.
+        self.ignored: Insert = upsert(table, dialect, ["task_id"], self._rules(_may_be_ignored))
         #: For a final state.
         self.finish: Insert = upsert(table, dialect, ["task_id"], self._rules(_may_finish))
         #: For the final state of a task whose row this process has written already. It takes no
@@ -76,8 +82,9 @@ class Statements:
     def _rules(self, allowed: _Rule) -> tuple[list[str], list[str], _Rule]:
         replaced = [key for key in REPLACED if key in self.columns]
         completed = [key for key in COMPLETED if key in self.columns]
-        if allowed is _may_progress and "retries" not in self.columns:
-            allowed = _is_open
+        if "retries" not in self.columns:
+            plain: dict[_Rule, _Rule] = {_may_progress: _is_open, _may_be_ignored: _is_celerys}
+            allowed = plain.get(allowed, allowed)
         return replaced, completed, allowed
 
 
@@ -138,10 +145,21 @@ def _is_open(present: Any, new: Any) -> ColumnElement[bool]:
     return or_(present["status"].is_(None), present["status"].not_in(_FINAL))
 
 
-def _may_progress(present: Any, new: Any) -> ColumnElement[bool]:
-    earlier = or_(
+def _is_celerys(present: Any, new: Any) -> ColumnElement[bool]:
+    return or_(present["status"].is_(None), present["status"].in_(_OPEN))
+
+
+def _is_later(present: Any, new: Any) -> ColumnElement[bool]:
+    return or_(
         new["retries"].is_(None),
         present["retries"].is_(None),
         new["retries"] >= present["retries"],
     )
-    return and_(_is_open(present, new), earlier)
+
+
+def _may_progress(present: Any, new: Any) -> ColumnElement[bool]:
+    return and_(_is_open(present, new), _is_later(present, new))
+
+
+def _may_be_ignored(present: Any, new: Any) -> ColumnElement[bool]:
+    return and_(_is_celerys(present, new), _is_later(present, new))

@@ -17,7 +17,6 @@ from typing import Any
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery import states
 from celery._state import get_current_worker_task
-from celery.backends.base import BaseBackend
 from celery.exceptions import BackendStoreError, Reject
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import result_from_tuple
@@ -29,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from . import stopping
 from .errors import ConfigError, ResultError, ToolboxError
 from .failures import brief, is_missing_table, is_passing
+from .outcomes import OutcomeBackend
 from .redaction import make_redaction
 from .result_limits import hide_inputs, shortened, without_extras
 from .result_store import ResultStore
@@ -56,12 +56,13 @@ class _Stopped(Exception):
     """Ends the tries of a database that is away, in a worker that stops."""
 
 
-class ToolboxBackend(BaseBackend):
+class ToolboxBackend(OutcomeBackend):
     """Celery's results in SQL: one statement a write, one connection a process.
 
     Rules: a SUCCESS is never overwritten, another final state (FAILURE, REVOKED) only by a final
-    one, and nothing by an earlier attempt. Times are UTC. Results are in the serializer of
-    ``result_serializer``, JSON; one that cannot be serialised fails its task with
+    one, and nothing by an earlier attempt. Times are UTC. How a task ended that ignores its result,
+    or raised ``Ignore``, is stored as :class:`~.outcomes.OutcomeBackend` tells. Results are in the
+    serializer of ``result_serializer``, JSON; one that cannot be serialised fails its task with
     ``kombu.exceptions.EncodeError``. Arguments are kept beside the result with
     ``result_extended``, as ``MONITOR_REDACT``, ``MONITOR_STORE_ARGS`` and
     ``MONITOR_MAX_ARGS_BYTES`` say.
@@ -207,6 +208,8 @@ class ToolboxBackend(BaseBackend):
                 self._note_start(task_id, now, is_written=False)
             elif state == states.RETRY:
                 logger.error("The retry of task %s is not noted: %s", task_id, brief(cause))
+            elif kwargs.get("is_outcome"):
+                raise  # the task, which ignores it, does not run again for it
             else:
                 self._give_up(task_id, state, exc)
                 if not isinstance(exc, EncodeError):  # which fails the task, and is told there
@@ -258,7 +261,9 @@ class ToolboxBackend(BaseBackend):
         except (BackendStoreError, SQLAlchemyError, ToolboxError):
             if request is None or get_current_worker_task() is not None:
                 raise
-            # Raised in the worker's main process, it would leave the message without an answer.
+            # Raised in the worker's main process, it would leave the message without an answer. It
+            # is not tried once more, as it would be of a task that ignores its result.
+            tell = super(OutcomeBackend, self).mark_as_failure
             tell(task_id, exc, traceback, request, False, call_errbacks, state)
 
     def _comes_back(self, request: Any) -> bool:
@@ -273,9 +278,11 @@ class ToolboxBackend(BaseBackend):
         traceback: str | None = None,
         request: Any = None,
         ran: float | None = None,
+        is_outcome: bool = False,
         **kwargs: Any,
     ) -> None:
-        is_final = state in states.READY_STATES
+        was_ignored = is_outcome and state == states.IGNORED
+        is_final = was_ignored or state in states.READY_STATES
         if state in states.EXCEPTION_STATES and self._hides_arguments:
             result, traceback = hide_inputs(result), hide_inputs(traceback)
         known = self._running.get(task_id)
@@ -293,13 +300,17 @@ class ToolboxBackend(BaseBackend):
         }
         if ran is None and known is not None and (is_final or state == states.RETRY):
             row["runtime"] = time.monotonic() - known[0]
-        if state == states.RETRY or (is_final and getattr(request, "retries", None)):
+        is_retried = bool(getattr(request, "retries", None))
+        if state == states.RETRY or (is_final and is_retried and not is_outcome):
             self._store_attempt(row, result, request, now, comes_back=ran is not None)
         try:
-            self._put(row, request, known)
+            if was_ignored:
+                self.store.write_ignored({**row, **self._extension(request)})
+            else:
+                self._put(row, request, known)
         except Exception as exc:
             reason = self.store.refusal(exc, row)
-            if reason is None:
+            if reason is None or was_ignored:
                 raise
             self._put_less(row, result, request, reason, exc)
         if state == states.STARTED:
@@ -333,6 +344,14 @@ class ToolboxBackend(BaseBackend):
                 "it elsewhere and return where it is."
             ) from again
         logger.warning("Of task %s only the short %s is stored: %s", task_id, state, reason)
+
+    def note_start(self, task_id: str) -> None:
+        """Remember when a task started of which no STARTED is stored."""
+        self._note_start(task_id, datetime.now(timezone.utc).replace(tzinfo=None), is_written=False)
+
+    def forget_start(self, task_id: str) -> None:
+        """Forget it: the task has ended without an outcome, as one that is retried."""
+        self._running.pop(task_id, None)
 
     def _note_start(self, task_id: str, now: datetime, is_written: bool) -> None:
         self._running[task_id] = (time.monotonic(), now, is_written)

@@ -215,7 +215,13 @@ def _announce_stop(**_: Any) -> None:
 
 def set_up_logging(app: Any) -> None:
     """Log files and Sentry, where the settings ask for them."""
-    if app.conf.SETUP_FILE_LOGGING:
-        logs.log_to_files(app.conf.SETUP_FILE_LOGGING)
+    folder = app.conf.SETUP_FILE_LOGGING
+    if folder:
+        logs.log_to_files(folder)
+        # A worker sets up its own log later, and takes all handlers away before.
+        for signal in (signals.after_setup_logger, signals.after_setup_task_logger):
+            signal.connect(
+                lambda **_: logs.log_to_files(folder), weak=False, dispatch_uid="workertoolbox_logs"
+            )
     if app.conf.SETUP_SENTRY_LOGGING:
         logs.report_to_sentry()

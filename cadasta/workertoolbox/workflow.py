@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .ledger_values import Node, Task, Workflow
-
-#: Celery's own task that waits for a chord's members: it is no part of what was asked for.
-CHORD_UNLOCK = "celery.chord_unlock"
+from .ledger_values import CHORD_UNLOCK, IGNORED, Node, Task, Workflow
 
 
 def build_workflow(tasks: Sequence[Task], root_id: str) -> Workflow | None:
@@ -41,8 +38,12 @@ def build_workflow(tasks: Sequence[Task], root_id: str) -> Workflow | None:
 
 
 def overall_state(tasks: Sequence[Task]) -> str:
-    """Return FAILURE if any task failed, the common state if all agree, else STARTED."""
+    """Return FAILURE if any task failed, the common state if all agree, else STARTED.
+
+    A task that is IGNORED says nothing of how it ended: it counts only where all are.
+    """
     states = {task.state for task in tasks if task.name != CHORD_UNLOCK}
+    states = states - {IGNORED} or states
     if "FAILURE" in states:
         return "FAILURE"
     return states.pop() if len(states) == 1 else "STARTED"

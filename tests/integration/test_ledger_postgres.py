@@ -62,6 +62,15 @@ class TestPostgreSQL(LedgerContract):
     def url(self, postgres_url: str) -> str:
         return postgres_url
 
+    def test_prune_takes_tables_of_another_schema(self, ledger: Ledger, url: str) -> None:
+        with ledger._engine.begin() as connection:
+            connection.execute(text("CREATE SCHEMA mine"))
+        app = Celery("schema", backend=f"toolbox+{url}", set_as_current=False)
+        schemas = {"task": "mine", "group": "mine"}
+        app.conf.update(result_extended=True, database_table_schemas=schemas)
+        self.store_and_prune(app)
+        assert {one.level for one in check_database(app)} == {"ok"}
+
 
 class TestMigrations(MigrationContract):
     @pytest.fixture

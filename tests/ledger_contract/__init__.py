@@ -6,9 +6,10 @@ from tests.ledger_contract.helpers import LONG, NOW, SECOND, add_result, record,
 from tests.ledger_contract.keeping import Keeping
 from tests.ledger_contract.reading import Reading
 from tests.ledger_contract.recording import Recording
+from tests.ledger_contract.untold import Untold
 
 __all__ = ["LONG", "NOW", "SECOND", "LedgerContract", "add_result", "record", "rows"]
 
 
-class LedgerContract(Recording, Reading, Keeping):
+class LedgerContract(Recording, Reading, Keeping, Untold):
     """All of the tests; a subclass has the fixture ``url``, of an empty database."""

@@ -25,8 +25,8 @@ LAYERS = (
     " result_prepared result_values retries schema topology warm_stop",
     "defaults embedded_store handover ledger_queries messages migrations result_writes workflow",
     "embedded transports ledger_columns ledger_results probe publishing redaction replacements"
-    " result_store retention",
-    "conf ledger_writes results",
+    " result_store outcomes",
+    "conf ledger_writes results retention",
     "check_values ledger setup",
     "check_broker check_database cli_output monitor_writer",
     "monitor",

@@ -335,3 +335,22 @@ def test_arguments_that_nest_too_deeply_are_left_out() -> None:
     # Later versions of Python read what no function can walk.
     record = read(f"[[{'[' * 990}NaN{']' * 990}], {{}}, {{}}]")
     assert (record.task_id, record.args, record.args_truncated) == ("id-1", None, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_known", "expected"),
+    [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
+)
+def test_a_task_ignores_its_result_as_the_message_says_else_as_its_code(
+    said: bool | None, is_known: bool, expected: bool
+) -> None:
+    record = decode(
+        b"[[], {}, {}]",
+        content_type="application/json",
+        headers={"id": "i", "task": "quiet", "ignore_result": said},
+        properties={},
+        exchange=None,
+        routing_key=None,
+        ignoring={"quiet"} if is_known else (),
+    )
+    assert record.ignore_result is expected
