@@ -108,7 +108,8 @@ def declare_topology(app: Any) -> None:
     if broker_kind(app.conf.broker_write_url, app.conf.broker_transport) == "amqp":
         require_possible_queues(router.queues.values())
     with app.connection_for_write() as connection:
-        connection.ensure_connection(max_retries=3, interval_start=0, interval_step=0.2)
+        retries = max(3, len(connection.alt))  # each host of a list
+        connection.ensure_connection(max_retries=retries, interval_start=0, interval_step=0.2)
         channel = connection.default_channel
         entities = [*router.queues.values(), router.monitor]
         if router.quorum:

@@ -119,9 +119,8 @@ def test_a_benchmark_that_is_stopped_leaves_no_virtual_host(
         env={"TEST_RABBITMQ_CTL": control, "TEST_RABBITMQ_MANAGEMENT_URL": ""},
         cwd=ROOT,
     )
-    name = process.wait_for(
-        lambda: asked.exists() and re.search(r"toolbox-test-\w+", asked.read_text()), what="a name"
-    )[0]
+    process.wait_for(lambda: asked.exists() and "add" in asked.read_text(), what="it is made")
+    [name] = re.findall(r"toolbox-test-\w+", asked.read_text())
     process.send_signal(stop)
     assert process.wait(30) != 0
     assert asked.read_text().count(name) == 2  # it was made, and removed
