@@ -68,6 +68,11 @@ def celery_rows() -> Iterator[tuple[str, str, str]]:
         "on RabbitMQ: ``toolbox-amqp``",
         "Each wait for the broker has an end, and a dead connection is opened anew.",
     )
+    yield (
+        "broker_transport",
+        "on SQS: ``toolbox-sqs``",
+        "Each request has an end, which botocore's defaults put at minutes.",
+    )
     yield "broker_url", "``sqs://``", "Amazon SQS with boto3's own search for credentials."
     yield (
         "result_backend",

@@ -24,6 +24,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import socket
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -50,6 +51,15 @@ ANSWER_TIMEOUT = 15.0
 HANDSHAKES = 3
 #: Seconds to look for what the broker said before it cut a connection.
 LAST_WORDS = 0.2
+#: Until the operating system gives up a host that is gone. py-amqp's own are 1,000 ms for what was
+#: sent, which ends connections for a moment's loss of the network, and for a broker that takes in a
+#: large message slowly; and 70 s without traffic. Transport option ``socket_settings``.
+SOCKET_SETTINGS = {
+    "TCP_USER_TIMEOUT": 5_000,  # milliseconds without an acknowledgement, or without room for more
+    "TCP_KEEPIDLE": 15,  # seconds without traffic, then probes
+    "TCP_KEEPINTVL": 5,  # seconds between two
+    "TCP_KEEPCNT": 3,  # unanswered
+}
 #: How the names of the exchanges of Celery's remote control end.
 CONTROL_SUFFIX = ".pidbox"
 #: Bytes of a message's header frame beside its properties.
@@ -235,6 +245,11 @@ class _Socket:
     """
 
     connected: bool
+
+    def _get_tcp_socket_defaults(self, sock: Any) -> dict[int, int]:
+        found: dict[int, int] = super()._get_tcp_socket_defaults(sock)  # type: ignore[misc]
+        ours = {getattr(socket, name, None): value for name, value in SOCKET_SETTINGS.items()}
+        return {option: ours.get(option, value) for option, value in found.items()}
 
     def read_frame(self, *args: Any) -> Any:
         try:

@@ -151,7 +151,7 @@ TRANSPORT_REDIS: dict[str, Default] = {
     "socket_keepalive": Default(True, "A connection that a firewall dropped is noticed."),
 }
 #: The toolbox's transport for each scheme of a broker URL. On Redis all copies of a publish are
-#: one transaction; on RabbitMQ the wait for a confirmation has an end. kombu's own give neither.
+#: one transaction; on RabbitMQ and SQS each wait has an end. kombu's own give neither.
 TRANSPORTS = {
     "amqp": "toolbox-amqp",
     "pyamqp": "toolbox-amqp",
@@ -159,6 +159,7 @@ TRANSPORTS = {
     "redis": "toolbox-redis",
     "rediss": "toolbox-rediss",
     "sentinel": "toolbox-sentinel",
+    "sqs": "toolbox-sqs",
 }
 AMQP_SETTINGS: dict[str, Default] = {
     "broker_heartbeat": Default(

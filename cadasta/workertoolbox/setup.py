@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import secrets
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -58,6 +59,7 @@ def setup_app(app: Any, throw: bool = True) -> None:
         keep_replacements,
         register_probe,
         guard_monitor_queue,
+        name_control_queues,
         lengthen_short_delays,
         announce_stops,
         stop_warm,
@@ -160,6 +162,27 @@ def guard_monitor_queue(app: Any) -> None:
 
     guarded.guarded = True  # type: ignore[attr-defined]
     Panel.data["add_consumer"] = guarded
+
+
+def name_control_queues(app: Any) -> None:
+    """On RabbitMQ, give the queue of a worker's remote control a new name with each connection.
+
+    The queue is exclusive (``control_queue_exclusive``). Where a worker is back before RabbitMQ has
+    missed its old connection, the old queue is still locked, and the worker would end by error 405;
+    so would a second worker of the same name.
+    """
+    conf = app.conf
+    if not conf.control_queue_exclusive or broker_kind(conf.broker_read_url) != "amqp":
+        return
+    mailbox = app.control.mailbox
+    get_queue = mailbox.get_queue
+
+    def get_own_queue(hostname: str) -> Any:
+        queue = get_queue(hostname)
+        queue.name = f"{queue.name}.{secrets.token_hex(4)}"
+        return queue
+
+    mailbox.get_queue = get_own_queue
 
 
 def lengthen_short_delays(app: Any) -> None:

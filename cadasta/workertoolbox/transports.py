@@ -23,6 +23,7 @@ _CLASSES = {
     "toolbox-redis": "redis_transport:Transport",
     "toolbox-rediss": "redis_transport:SSLTransport",
     "toolbox-sentinel": "redis_transport:SentinelTransport",
+    "toolbox-sqs": "sqs_transport:Transport",
 }
 
 

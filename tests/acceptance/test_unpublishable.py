@@ -55,4 +55,4 @@ def test_a_retry_that_redis_refuses_fails_once(
     }
     with closing(Deployment(tmp_path, settings)) as deployment:
         failure = runs_once(deployment, {"args": 4_000_000})
-    assert re.search(r"a message of 4,\d+,\d+ bytes; Redis takes 1,048,576", failure)
+    assert re.search(r"a message of 5,\d+,\d+ bytes; Redis takes 1,048,576", failure)
