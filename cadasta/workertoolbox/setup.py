@@ -63,6 +63,7 @@ def setup_app(app: Any, throw: bool = True) -> None:
         lengthen_short_delays,
         announce_stops,
         stop_warm,
+        skip_heartbeats,
         fail_unsendable,
         declare_topology,
         make_tables,
@@ -213,6 +214,13 @@ def stop_warm(app: Any) -> None:
     from .warm_stop import AcceptBeforeFlush  # the worker's part of Celery
 
     app.steps["consumer"].add(AcceptBeforeFlush)
+
+
+def skip_heartbeats(app: Any) -> None:
+    """Add the step that lets tasks of a solo pool take longer than heartbeats, for workers."""
+    from .heartbeats import SkipInSolo  # the worker's part of Celery
+
+    app.steps["consumer"].add(SkipInSolo)
 
 
 def fail_unsendable(app: Any) -> None:

@@ -59,7 +59,6 @@ def test_the_second_broker_is_reached(on_a_list: Deployment) -> None:
     deployment = on_a_list
     first = took(lambda: deployment.app.send_task("export.add", (1, 2)))
     again = took(lambda: deployment.app.send_task("export.add", (1, 2)))
-    print("publish", first, again)
     assert first < 10 and again < 1
     monitor = deployment.start("monitor")
     urls = deployment.settings["broker_url"].split(";")
@@ -89,9 +88,9 @@ def vanishing(rabbitmq_url: str, tmp_path: Path) -> Iterator[tuple[VanishingHost
         pytest.skip(f"no network namespaces here: {error}")
 
 
-def log_after(process: Process, words: str) -> float:
-    """Seconds until the process logs what matches ``words``, at most ``NOTICED``."""
-    return took(lambda: process.wait_for_log(words, timeout=NOTICED))
+def wait_for_log(process: Process, words: str) -> None:
+    """Wait until the process logs what matches ``words``, for ``NOTICED`` seconds at most."""
+    process.wait_for_log(words, timeout=NOTICED)
 
 
 def test_a_host_that_vanished_is_left(
@@ -111,9 +110,8 @@ def test_a_host_that_vanished_is_left(
         host.vanish()
         # Not UnconfirmedError: the connection is dead, and the next broker takes it.
         seconds = took(lambda: deployment.app.send_task("export.add", (3, 4), task_id="after"))
-        print("publish", seconds)
-        print("monitor", log_after(monitor, r"The broker is away(?s:.)*Recording platform.fifo"))
-        print("worker", log_after(worker, "(?i)connection to broker lost(?s:.)*Connected to amqp"))
+        wait_for_log(monitor, r"The broker is away(?s:.)*Recording platform.fifo")
+        wait_for_log(worker, "(?i)connection to broker lost(?s:.)*Connected to amqp")
         assert seconds < 20
         assert deployment.app.AsyncResult("after").get(timeout=120) == 7
         deployment.wait_until(lambda: deployment.count() == 2, "both records", timeout=120)
@@ -133,8 +131,8 @@ def test_the_only_host_vanishes(
         with pytest.raises(OperationalError) as told:
             deployment.app.send_task("export.add", (3, 4))
         assert not isinstance(told.value, UnconfirmedError)
-        print("monitor", log_after(monitor, "The broker is away"))
-        print("worker", log_after(worker, "(?i)connection to broker lost"))
+        wait_for_log(monitor, "The broker is away")
+        wait_for_log(worker, "(?i)connection to broker lost")
         assert took(lambda: monitor.stop(30)) < 10
         assert monitor.returncode == 0
         host.appear()
@@ -161,11 +159,28 @@ def test_a_frozen_broker_is_left(
             with pytest.raises(UnconfirmedError):
                 deployment.app.send_task("export.add", (3, 4))
             seconds = took(lambda: pytest.raises(OSError, connection.channel))
-            print("channel", seconds)
             assert seconds < 10
             assert took(connection.release) < 5
-            print("monitor", log_after(monitor, "The broker is away"))
-            print("worker", log_after(worker, "(?i)connection to broker lost"))
+            wait_for_log(monitor, "The broker is away")
+            wait_for_log(worker, "(?i)connection to broker lost")
             assert took(lambda: monitor.stop(30)) < 10
             assert monitor.returncode == 0
         assert deployment.app.send_task("export.add", (5, 6)).get(timeout=60) == 11
+
+
+def test_a_long_task_of_a_solo_pool_keeps_its_connection(
+    rabbitmq_url: str, postgres_url: str, tmp_path: Path
+) -> None:
+    """RabbitMQ closes a connection without heartbeats; its task would then run again, for ever."""
+    settings = {
+        "broker_url": rabbitmq_url,
+        "result_backend": f"toolbox+{postgres_url}",
+        "broker_heartbeat": 1,
+        "DURABLE": True,
+    }
+    with closing(Deployment(tmp_path, settings)) as deployment:
+        worker = deployment.start("worker", "one", "-P", "solo")
+        deployment.app.send_task("export.sleep", (6,)).get(timeout=60)
+        assert deployment.app.send_task("export.add", (1, 2)).get(timeout=60) == 3
+        assert len(deployment.notes("sleeping")) == 1
+        assert "lost" not in worker.log_text()
