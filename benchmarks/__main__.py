@@ -7,6 +7,8 @@ command that installs it.
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from collections.abc import Callable, Mapping
 
 from benchmarks import embedded, flower, ingest, ledger_reads, ledger_writes, publish, results
@@ -32,6 +34,8 @@ def main() -> None:
     chosen = options.only.split(",")
     if unknown := set(chosen) - set(PARTS):
         parser.error(f"--only: {', '.join(sorted(unknown))}: give some of {', '.join(PARTS)}")
+    # As an exception, so that what was made on the services is removed on the way out.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if "flower" in chosen:
         flower.require()  # before an hour is spent
     show([figure for name in chosen for figure in PARTS[name](options.rounds)], options.json)

@@ -62,11 +62,8 @@ def compare(what: str, url: str, options: dict[str, Any], rounds: int) -> Figure
 def vhost() -> Iterator[str]:
     """The URL of a virtual host of this run."""
     url = SERVICES["rabbitmq"].url
-    pool = VhostPool(vhosts_for(url), url)
-    try:
+    with VhostPool(vhosts_for(url), url) as pool:
         yield pool.take()
-    finally:
-        pool.close()
 
 
 def figures(rounds: int) -> list[Figure]:
@@ -78,8 +75,10 @@ def figures(rounds: int) -> list[Figure]:
             found.append(compare(what, url, {"confirm_publish": confirm}, rounds))
     prefix = {"global_keyprefix": f"benchmark-{uuid.uuid4().hex}:"}
     redis_url = SERVICES["redis"].url
-    found.append(compare("delay() on Redis", redis_url, prefix, rounds))
-    _remove_keys(redis_url, prefix["global_keyprefix"])
+    try:
+        found.append(compare("delay() on Redis", redis_url, prefix, rounds))
+    finally:
+        _remove_keys(redis_url, prefix["global_keyprefix"])
     with tempfile.TemporaryDirectory() as folder:
         url = f"embedded:///{os.path.abspath(folder)}/broker.sqlite3"
         found.append(compare("delay() on the embedded broker", url, {}, rounds))

@@ -23,6 +23,7 @@ def celery_rows() -> Iterator[tuple[str, str, str]]:
     groups = [
         ("", defaults.COMMON),
         ("with ``DURABLE=True``: ", defaults.DURABLE),
+        ("on RabbitMQ: ", defaults.AMQP_SETTINGS),
         ("on SQS: ", defaults.SQS_SETTINGS),
     ]
     for where, group in groups:
@@ -37,6 +38,11 @@ def celery_rows() -> Iterator[tuple[str, str, str]]:
         for name, default in group.items():
             shown = f"{where}``{default.value!r}``"
             yield f"broker_transport_options: {name}", shown, default.reason
+    yield (
+        "broker_transport_options: connect_retries_timeout",
+        "for a list of brokers: ``15.0``, or the timeout of each connection for each",
+        "Each is tried, also after silent ones; ``max_retries`` is their number as well.",
+    )
     yield (
         "broker_transport_options: visibility_timeout",
         f"on Redis, SQS, embedded: ``{defaults.VISIBILITY_TIMEOUT}`` or more",
@@ -60,7 +66,12 @@ def celery_rows() -> Iterator[tuple[str, str, str]]:
     yield (
         "broker_transport",
         "on RabbitMQ: ``toolbox-amqp``",
-        "It heeds ``confirm_timeout`` as a transport option.",
+        "Each wait for the broker has an end, and a dead connection is opened anew.",
+    )
+    yield (
+        "broker_transport",
+        "on SQS: ``toolbox-sqs``",
+        "Each request has an end, which botocore's defaults put at minutes.",
     )
     yield "broker_url", "``sqs://``", "Amazon SQS with boto3's own search for credentials."
     yield (

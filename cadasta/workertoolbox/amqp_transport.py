@@ -1,20 +1,40 @@
-"""kombu's RabbitMQ transport, whose publishers and workers bear a broker without room.
+"""kombu's RabbitMQ transport, whose every wait for the broker has an end.
 
 A RabbitMQ that is out of memory or disk space takes connections and messages, and confirms nothing
-until it has room again. kombu's own transport waits with it for ever: ``delay()`` hangs, and so
-does each worker, which waits for the confirmation of its own heartbeat. No worker then takes the
-messages that fill the broker. Seen with kombu 5.7 and RabbitMQ 3.10.
+until it has room again. One that is frozen, or whose host is gone without a word, does not answer
+at all. kombu's own transport waits with them for ever: ``delay()`` hangs, and so does each worker,
+which waits for the confirmation of its own heartbeat. No worker then takes the messages that fill
+the broker. Seen with kombu 5.7 and RabbitMQ 3.10.
+
+Which wait ends when, and what it raises:
+
+- connecting: ``broker_connection_timeout`` for the host, and thrice that for the whole handshake
+  (OSError);
+- writing a message, and the wait for its confirmation: ``confirm_timeout`` each
+  (RecoverableConnectionError, :class:`~.errors.UnconfirmedError`);
+- any other answer, such as to a declaration: ``answer_timeout`` (OSError);
+- closing a channel or a connection: ``CLOSE_TIMEOUT``.
+
+Where an error says that the connection is lost, kombu opens a new one, to the next broker of its
+list, and publishes again.
 """
 
 from __future__ import annotations
 
+import errno
+import functools
+import os
+import socket
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import Any
 
 from amqp import Message, spec
-from amqp.exceptions import MessageNacked, RecoverableConnectionError
+from amqp.exceptions import AMQPError, FrameError, MessageNacked, RecoverableConnectionError
+from amqp.transport import SSLTransport as SSLSocket
+from amqp.transport import TCPTransport as TCPSocket
 from kombu.transport import pyamqp
 
 from .errors import UnconfirmedError
@@ -25,14 +45,42 @@ TRANSIENT = 1
 #: Seconds. A broker without room does not read that a connection is closed, on which something
 #: was published: each worker's stop would wait for it.
 CLOSE_TIMEOUT = 1.0
+#: Seconds that a broker may take for an answer that is no confirmation.
+ANSWER_TIMEOUT = 15.0
+#: How many times its timeout a connection's whole handshake may take.
+HANDSHAKES = 3
+#: Seconds to look for what the broker said before it cut a connection.
+LAST_WORDS = 0.2
+#: Until the operating system gives up a host that is gone. py-amqp's own are 1,000 ms for what was
+#: sent, which ends connections for a moment's loss of the network, and for a broker that takes in a
+#: large message slowly; and 70 s without traffic. Transport option ``socket_settings``.
+SOCKET_SETTINGS = {
+    "TCP_USER_TIMEOUT": 5_000,  # milliseconds without an acknowledgement, or without room for more
+    "TCP_KEEPIDLE": 15,  # seconds without traffic, then probes
+    "TCP_KEEPINTVL": 5,  # seconds between two
+    "TCP_KEEPCNT": 3,  # unanswered
+}
 #: How the names of the exchanges of Celery's remote control end.
 CONTROL_SUFFIX = ".pidbox"
+#: Bytes of a message's header frame beside its properties.
+_FRAME_OVERHEAD = 20
 
 
 def _is_transient(properties: dict[str, Any]) -> bool:
     """Whether it is a message that may be lost, and no task."""
     headers = properties.get("application_headers") or ()
     return properties.get("delivery_mode") == TRANSIENT and "task" not in headers
+
+
+@contextmanager
+def _reading(connection: Any, seconds: float | None) -> Iterator[None]:
+    """Let what is read meanwhile be read within so many seconds; None: whenever it comes."""
+    before = connection.read_until
+    connection.read_until = None if seconds is None else monotonic() + seconds
+    try:
+        yield
+    finally:
+        connection.read_until = before
 
 
 class Channel(pyamqp.Channel):
@@ -60,21 +108,28 @@ class Channel(pyamqp.Channel):
         Raises:
             UnconfirmedError: there was none. It is not published again, since the broker may
                 have the message.
-            amqp.exceptions.RecoverableConnectionError: the connection is closed.
+            amqp.exceptions.RecoverableConnectionError, OSError: the connection is lost.
             amqp.exceptions.MessageNacked: the broker refuses the message.
+            amqp.exceptions.FrameError: headers and properties are larger than a frame.
         """
-        if self.connection is None:
+        connection = self.connection
+        if connection is None:
             raise RecoverableConnectionError("basic_publish: connection closed")
-        limit = confirm_timeout or self.connection.confirm_timeout or None
+        limit = confirm_timeout or connection.confirm_timeout or None
         awaited = not (exchange.endswith(CONTROL_SUFFIX) or _is_transient(msg.properties))
         if awaited and not self._confirm_selected:
             self._confirm_selected = True
             self.confirm_select()
-        # A message that is not written in whole does not count, and is tried again.
-        done = self._basic_publish(msg, exchange, *args, timeout=timeout or limit, **kwargs)
-        self._published += self._confirm_selected
-        if awaited:
-            self._wait_for_confirmation(limit)
+        try:
+            # A message that is not written in whole does not count, and is tried again.
+            done = self._basic_publish(msg, exchange, *args, timeout=timeout or limit, **kwargs)
+            self._published += self._confirm_selected
+            if awaited:
+                self._wait_for_confirmation(connection, limit)
+        except (OSError, RecoverableConnectionError, FrameError) as exc:
+            _refuse_large_headers(connection, msg, exc)
+            connection.raise_last_words()
+            raise
         return done
 
     def _basic_publish(
@@ -105,7 +160,7 @@ class Channel(pyamqp.Channel):
         self._published = 0
         super()._do_revive()
 
-    def _wait_for_confirmation(self, limit: float | None) -> None:
+    def _wait_for_confirmation(self, connection: Connection, limit: float | None) -> None:
         """Wait until the broker has confirmed the last message, and all before it."""
         confirmed = 0
 
@@ -118,11 +173,10 @@ class Channel(pyamqp.Channel):
                     "(x-overflow: reject-publish) or out of order."
                 )
 
-        connection = self.connection
         try:
-            with connection.reading(limit):
+            with _reading(connection, limit):
                 while confirmed < self._published:
-                    self.wait([spec.Basic.Ack, spec.Basic.Nack], callback=note)
+                    super().wait([spec.Basic.Ack, spec.Basic.Nack], callback=note)
         except TimeoutError as exc:
             # The confirmation may still come, and is not to be taken for another message's.
             connection.collect()
@@ -131,10 +185,104 @@ class Channel(pyamqp.Channel):
                 f"the same. Look for its alarms: 'rabbitmq-diagnostics alarms'."
             ) from exc
 
+    def wait(
+        self, method: Any, callback: Any = None, timeout: float | None = None, **options: Any
+    ) -> Any:
+        """Wait for the broker's answer, for ``answer_timeout`` seconds at most.
+
+        Raises:
+            OSError: there was none; the connection is closed, since it may still come.
+        """
+        if timeout is not None:
+            return super().wait(method, callback, timeout, **options)
+        with _answering(self.connection):
+            return super().wait(method, callback, **options)
+
     def close(self, *args: Any, **kwargs: Any) -> Any:
         """Close it; wait for ``CLOSE_TIMEOUT`` seconds at most for the broker to agree."""
-        with self.connection.reading(CLOSE_TIMEOUT) if self.connection else nullcontext():
+        with _reading(self.connection, CLOSE_TIMEOUT) if self.connection else nullcontext():
             return super().close(*args, **kwargs)
+
+
+@contextmanager
+def _answering(connection: Any) -> Iterator[None]:
+    """Give up ``connection`` where the broker does not answer in time."""
+    limit = getattr(connection, "answer_timeout", None)
+    if not limit or connection.read_until is not None:  # who set that deals with it
+        yield
+        return
+    try:
+        with _reading(connection, limit):
+            yield
+    except TimeoutError as exc:
+        connection.collect()
+        raise _lost(f"RabbitMQ did not answer within {limit:g} seconds") from exc
+
+
+def _lost(reason: str) -> OSError:
+    # Not OSError(ETIMEDOUT), which is a TimeoutError: "nothing has come" to all who read.
+    return ConnectionAbortedError(errno.ETIMEDOUT, reason)
+
+
+def _refuse_large_headers(connection: Any, msg: Any, cause: BaseException) -> None:
+    """Say so where a failed publish had more headers than AMQP can carry.
+
+    The broker cuts the connection, before it has read them: it looks as if it went away.
+    """
+    size = len(msg._serialize_properties())
+    if size + _FRAME_OVERHEAD > connection.frame_max:
+        connection.collect()
+        raise FrameError(
+            f"the headers and properties of a message take {size:,} bytes; RabbitMQ takes "
+            f"{connection.frame_max:,} (frame_max). Pass large values as arguments."
+        ) from cause
+
+
+class _Socket:
+    """What differs from py-amqp's sockets: ETIMEDOUT means that the host is gone.
+
+    Python makes a TimeoutError of it, which py-amqp takes for "nothing has come so far".
+    """
+
+    connected: bool
+
+    def _get_tcp_socket_defaults(self, sock: Any) -> dict[int, int]:
+        found: dict[int, int] = super()._get_tcp_socket_defaults(sock)  # type: ignore[misc]
+        ours = {getattr(socket, name, None): value for name, value in SOCKET_SETTINGS.items()}
+        return {option: ours.get(option, value) for option, value in found.items()}
+
+    def read_frame(self, *args: Any) -> Any:
+        try:
+            return super().read_frame(*args)  # type: ignore[misc]
+        except TimeoutError as exc:
+            self._raise_if_dead(exc)
+            raise
+
+    def write(self, data: Any) -> None:
+        try:
+            super().write(data)  # type: ignore[misc]
+        except TimeoutError as exc:
+            self._raise_if_dead(exc)
+            raise
+
+    def _raise_if_dead(self, exc: TimeoutError) -> None:
+        if exc.errno == errno.ETIMEDOUT:
+            self.connected = False
+            raise _lost("RabbitMQ's host does not answer any more") from exc
+
+    def forget(self: Any) -> None:
+        """Close this process's copy of the socket; a parent's connection lives on."""
+        sock, self.sock, self.connected = self.sock, None, False
+        if sock is not None:
+            sock.close()  # py-amqp's close would shut the connection down, for both
+
+
+class _TCPSocket(_Socket, TCPSocket):
+    """Without TLS."""
+
+
+class _SSLSocket(_Socket, SSLSocket):
+    """With TLS."""
 
 
 class Connection(pyamqp.Connection):
@@ -146,32 +294,105 @@ class Connection(pyamqp.Connection):
     #: frame, heartbeats among them.
     read_until: float | None = None
 
-    def __init__(self, *args: Any, confirm_timeout: float | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        confirm_timeout: float | None = None,
+        answer_timeout: float | None = ANSWER_TIMEOUT,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        #: Seconds; the transport option of this name.
+        #: Seconds; the transport options of these names.
         self.confirm_timeout = confirm_timeout
+        self.answer_timeout = answer_timeout
+        _connections.add(self)
+        _leave_to_parents()
 
-    @contextmanager
-    def reading(self, seconds: float | None) -> Iterator[None]:
-        """Let what is read meanwhile be read within so many seconds; None: whenever it comes."""
-        before, self.read_until = self.read_until, seconds and monotonic() + seconds
-        try:
-            yield
-        finally:
-            self.read_until = before
+    def Transport(
+        self,
+        host: str,
+        connect_timeout: float | None,
+        ssl: Any = False,
+        read_timeout: float | None = None,
+        write_timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
+        """The socket to use."""
+        return (_SSLSocket if ssl else _TCPSocket)(
+            host,
+            connect_timeout=connect_timeout,
+            ssl=ssl,
+            read_timeout=read_timeout,
+            write_timeout=write_timeout,
+            **options,
+        )
+
+    def connect(self, *args: Any, **kwargs: Any) -> Any:
+        """Connect, within thrice ``connect_timeout`` seconds once there is a socket."""
+        limit = self.connect_timeout
+        with _reading(self, HANDSHAKES * limit if limit else None):
+            return super().connect(*args, **kwargs)
+
+    def wait(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait for the broker's answer, for ``answer_timeout`` seconds at most."""
+        with _answering(self):
+            return super().wait(*args, **kwargs)
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
         """Close it; wait for ``CLOSE_TIMEOUT`` seconds at most for the broker to agree."""
-        with self.reading(CLOSE_TIMEOUT):
+        with _reading(self, CLOSE_TIMEOUT):
             return super().close(*args, **kwargs)
 
     def blocking_read(self, timeout: float | None = None) -> Any:
         """Read one frame."""
         if self.read_until is not None:
-            timeout = self.read_until - monotonic()
-            if timeout <= 0:
+            left = self.read_until - monotonic()
+            if left <= 0:
                 raise TimeoutError
+            timeout = left if timeout is None else min(timeout, left)
         return super().blocking_read(timeout)
+
+    def raise_last_words(self) -> None:
+        """Raise what the broker said before it cut the connection, if it said anything.
+
+        Its reason often waits to be read when a write already fails.
+        """
+        if self._transport is None or self._transport.sock is None:
+            return
+        try:
+            with _reading(self, LAST_WORDS):
+                while True:
+                    self.blocking_read()
+        except AMQPError:
+            raise
+        except Exception:  # nothing, or no frame
+            return
+
+    def forget(self) -> None:
+        """Leave the connection to the parent process, from which this one was forked."""
+        if self._transport is not None:
+            self._transport.forget()
+        self.collect()
+
+
+#: All connections of this process.
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+@functools.cache
+def _leave_to_parents() -> None:
+    """Let each process that is forked from this one forget the connections; done once.
+
+    Two processes that write to one connection mix their frames. Celery and kombu see to that in
+    their own pool's processes alone, and shut the connection down for the parent as well.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forget_all)
+
+
+def _forget_all() -> None:
+    for connection in list(_connections):
+        connection.forget()
 
 
 class Transport(pyamqp.Transport):

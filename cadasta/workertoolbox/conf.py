@@ -132,12 +132,12 @@ class Config(dict[str, Any]):
         broker_url = found.get("broker_url") or defaults.BROKER_URL
         kind = defaults.broker_kind(broker_url, found.get("broker_transport"))
         table = {**defaults.COMMON, **(defaults.DURABLE if own["DURABLE"] else {})}
-        if kind == "sqs":
-            table.update(defaults.SQS_SETTINGS)
+        table.update({"sqs": defaults.SQS_SETTINGS, "amqp": defaults.AMQP_SETTINGS}.get(kind, {}))
         settings = {name: default.value for name, default in table.items()}
-        settings["broker_transport_options"] = defaults.transport_defaults(
-            kind, own, found, os.environ
-        )
+        options = defaults.transport_defaults(kind, own, found, os.environ)
+        settings["broker_transport_options"] = options
+        retries = {"max_retries": options["max_retries"]}
+        settings["task_publish_retry_policy"] = {**settings["task_publish_retry_policy"], **retries}
         settings["result_backend"] = "toolbox+" + build_url(
             "postgresql+psycopg2",
             own["RESULT_DB_USER"],

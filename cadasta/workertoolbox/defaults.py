@@ -11,6 +11,10 @@ from .topology import DEFAULT_QUEUE
 #: Seconds that a message stays hidden after it was handed out, on Redis, SQS and the embedded
 #: broker. kombu's defaults are 3,600 and 1,800.
 VISIBILITY_TIMEOUT = 3600
+#: Celery's own patience with a host that it connects to, in seconds.
+CONNECTION_TIMEOUT = 4.0
+#: Seconds in which a list of brokers is tried at least.
+MINIMUM_FAILOVER = 15.0
 #: Seconds added to the longest time limit or ETA, for the work around a task.
 VISIBILITY_MARGIN = 60
 #: The longest visibility timeout of Amazon SQS: 12 hours, in seconds.
@@ -61,7 +65,12 @@ OWN: dict[str, tuple[str, Any, str]] = {
     "SETUP_SENTRY_LOGGING": ("bool", None, "Report to Sentry; default: where SENTRY_DSN is set."),
 }
 
-_RETRY = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
+_RETRY: dict[str, Any] = {
+    "max_retries": 3,
+    "interval_start": 0,
+    "interval_step": 0.2,
+    "interval_max": 1,
+}
 
 #: Celery settings that are the same on every broker.
 COMMON: dict[str, Default] = {
@@ -131,6 +140,10 @@ TRANSPORT_AMQP: dict[str, Default] = {
     "confirm_timeout": Default(
         30.0, "delay() raises where RabbitMQ is out of memory or disk, and confirms nothing."
     ),
+    "answer_timeout": Default(
+        15.0, "A RabbitMQ that does not answer, as to a declaration, counts as gone."
+    ),
+    "write_timeout": Default(15.0, "So does one that takes nothing in."),
 }
 TRANSPORT_REDIS: dict[str, Default] = {
     "confirm_timeout": Default(
@@ -143,8 +156,7 @@ TRANSPORT_REDIS: dict[str, Default] = {
     "socket_keepalive": Default(True, "A connection that a firewall dropped is noticed."),
 }
 #: The toolbox's transport for each scheme of a broker URL. On Redis all copies of a publish are
-#: one step, and no wait is without end; on RabbitMQ that for a confirmation has an end. kombu's own
-#: give none of it.
+#: one step; on all three no wait is without end. kombu's own give none of it.
 TRANSPORTS = {
     "amqp": "toolbox-amqp",
     "pyamqp": "toolbox-amqp",
@@ -152,6 +164,12 @@ TRANSPORTS = {
     "redis": "toolbox-redis",
     "rediss": "toolbox-rediss",
     "sentinel": "toolbox-sentinel",
+    "sqs": "toolbox-sqs",
+}
+AMQP_SETTINGS: dict[str, Default] = {
+    "broker_heartbeat": Default(
+        20.0, "A RabbitMQ that is frozen is left within a minute; Celery's 120 take four."
+    ),
 }
 SQS_SETTINGS: dict[str, Default] = {
     "worker_enable_remote_control": Default(False, "Amazon SQS has no fan-out."),
@@ -214,13 +232,14 @@ def transport_defaults(
     Args:
         kind: as :func:`broker_kind` tells.
         own: the toolbox's settings.
-        settings: the Celery settings that the user gave.
+        settings: the Celery settings that the user gave, the broker's URLs among them.
         environ: the process's environment.
 
     Raises:
         ConfigError: a time limit or the ETA horizon is above the 12 hours of Amazon SQS.
     """
     options = {name: default.value for name, default in TRANSPORT.items()}
+    options.update(failover_options(kind, settings))
     if kind == "amqp":
         options.update((name, default.value) for name, default in TRANSPORT_AMQP.items())
     if kind == "redis":
@@ -234,6 +253,32 @@ def transport_defaults(
         if own["QUEUE_PREFIX"] and not given.get("predefined_queues"):
             options["queue_name_prefix"] = f"{own['QUEUE_PREFIX']}-"
     return options
+
+
+def number_of_hosts(*urls: Any) -> int:
+    """How many URLs the longest of these lists of a broker has; kombu takes ``;`` as well."""
+    lists = (url if isinstance(url, list | tuple) else str(url or "").split(";") for url in urls)
+    return max(map(len, lists), default=1)
+
+
+def failover_options(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What lets each host of a list of URLs be tried, also where those before it are silent.
+
+    kombu gives up after ``max_retries``, and where the first host has taken all of its time.
+    """
+    urls = (settings.get(f"broker_{name}url") for name in ("", "read_", "write_"))
+    hosts = number_of_hosts(*urls)
+    if hosts < 2:
+        return {}
+    patience = float(settings.get("broker_connection_timeout") or CONNECTION_TIMEOUT)
+    if kind == "redis":
+        given = settings.get("broker_transport_options") or {}
+        default = TRANSPORT_REDIS["socket_connect_timeout"].value
+        patience = float(given.get("socket_connect_timeout") or default)
+    return {
+        "max_retries": max(_RETRY["max_retries"], hosts),
+        "connect_retries_timeout": max(MINIMUM_FAILOVER, hosts * patience),
+    }
 
 
 def visibility_timeout(kind: str, own: Mapping[str, Any], settings: Mapping[str, Any]) -> int:

@@ -37,8 +37,9 @@ from kombu.transport.virtual.exchange import STANDARD_EXCHANGE_TYPES
 from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
 
-from cadasta.workertoolbox.embedded_file import BrokerUnavailableError, path_of, url_for
+from cadasta.workertoolbox.embedded_file import path_of, url_for
 from cadasta.workertoolbox.embedded_store import BATCH, QoS, Row, Store
+from cadasta.workertoolbox.errors import BrokerUnavailableError
 
 __all__ = ["BrokerUnavailableError", "Channel", "Transport", "path_of", "register", "url_for"]
 

@@ -15,7 +15,7 @@ from time import monotonic, sleep
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
-from cadasta.workertoolbox.errors import BrokerError
+from cadasta.workertoolbox.errors import BrokerError, BrokerUnavailableError
 
 T = TypeVar("T")
 
@@ -43,10 +43,6 @@ _files: weakref.WeakSet[File] = weakref.WeakSet()
 _fork_lock = threading.RLock()
 _forking: list[File] = []  # those that wait for the other side of a fork
 _watching: list[bool] = []
-
-
-class BrokerUnavailableError(BrokerError):
-    """The broker's file cannot be used just now (locked, disk full): trying again may help."""
 
 
 def url_for(path: str | os.PathLike[str]) -> str:
@@ -197,6 +193,11 @@ class File:
             return BrokerUnavailableError(
                 f"The broker's file {self.path} was locked for more than {self.busy_timeout} s. "
                 "Try again, or raise the transport option busy_timeout."
+            )
+        if isinstance(error, sqlite3.DataError) or "too big" in text:
+            return BrokerError(
+                f"The broker's file {self.path} does not take a message ({text}): SQLite holds "
+                "1,000,000,000 bytes at most. Keep large values elsewhere, and pass their place."
             )
         if "not a database" in text or "malformed" in text:
             return BrokerError(

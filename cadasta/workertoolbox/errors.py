@@ -25,6 +25,10 @@ class BrokerError(ToolboxError):
     """The embedded broker's database cannot be used."""
 
 
+class BrokerUnavailableError(BrokerError):
+    """The broker's file cannot be used just now (locked, disk full): trying again may help."""
+
+
 class UnconfirmedError(ToolboxError, OperationalError):
     """The broker has not said within ``confirm_timeout`` that it has a message; it may have it.
 

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from kombu import Consumer
@@ -34,6 +35,8 @@ IDLE_WAIT = 1.0
 #: Seconds of one look while the writer is busy: what it has written is acknowledged after it.
 BUSY_WAIT = 0.002
 MIN_WAIT = 0.001
+#: Seconds between two looks at the broker's heartbeats.
+BEAT = 1.0
 #: How much of a message that is no task message is stored, in bytes.
 MAX_STORED_BODY = 65_536
 #: Headers and properties that differ each time that a broker delivers a message.
@@ -94,30 +97,30 @@ class Monitor:
             connection = self._connection()
             try:
                 connection.ensure_connection(
-                    errback=self._stop_trying,
-                    max_retries=max(1, len(connection.alt) - 1),
+                    errback=partial(self._go_on, connection),
+                    max_retries=max(0, len(connection.alt) - 1),  # each host of a list
+                    interval_start=0,
                     reraise_as_library_errors=False,
                 )
                 retry.reset()
-                logger.info("Recording %s of %s", self.queue.name, self._broker_uri())
+                logger.info("Recording %s of %s", self.queue.name, connection.shown_uri())
                 self._consume(connection)
+            except _Stopping:
+                break
             except _broker_errors(connection) as exc:
                 wait = retry.next()
-                logger.warning("The broker is away (%s); next attempt in %.1f s", shown(exc), wait)
+                _log_away(connection, exc, f"next attempt in {wait:.1f} s")
                 self._stopping.wait(wait)
             finally:
                 _close(connection)
         self._writer.stop()
         logger.info("Stopped; %d messages recorded", self.recorded)
 
-    def _stop_trying(self, exc: Exception, interval: float) -> None:
-        """Called with what a vain attempt to connect raised."""
+    def _go_on(self, connection: Any, exc: Exception, _: float) -> None:
+        """Log that a host of several cannot be used; raises _Stopping where no more is needed."""
+        _log_away(connection, exc, "trying the next one")
         if self._stopping.is_set():
-            raise exc
-
-    def _broker_uri(self) -> str:
-        # The connection in use names the class of its transport.
-        return str(self.app.connection_for_read().as_uri())
+            raise _Stopping
 
     def _connection(self) -> Any:
         """A connection on which an acknowledgement touches the monitor's messages alone."""
@@ -148,7 +151,16 @@ class Monitor:
             switch(url)
             connection.transport_cls = transport
 
+        def shown_uri() -> str:
+            """Where it is to, without the password, as the setting names it."""
+            connection.transport_cls = kind
+            try:
+                return str(connection.as_uri())
+            finally:
+                connection.transport_cls = transport
+
         connection.switch = switch_and_keep
+        connection.shown_uri = shown_uri
         return connection
 
     def _consume(self, connection: Any) -> None:
@@ -168,10 +180,14 @@ class Monitor:
         is_amqp = connection.transport.driver_type == "amqp"
         received = buffer_reads(connection) if is_amqp else None
         due: float | None = None
+        beat = 0.0
         while not self._stopping.is_set():
             if self._writer.has_written:
                 self._acknowledge_written(channel)
             now = time.monotonic()
+            if now >= beat:  # also while messages come without a pause
+                connection.heartbeat_check()
+                beat = now + BEAT
             if self._batch and due is None:
                 due = now + self.interval
             if due is not None and (now >= due or len(self._batch) >= self.batch):
@@ -185,7 +201,7 @@ class Monitor:
             try:
                 connection.drain_events(timeout=wait)
             except TimeoutError:
-                connection.heartbeat_check()
+                pass  # Nothing came.
         self._finish(channel)
 
     def _submit(self) -> None:
@@ -229,6 +245,14 @@ class Monitor:
 
     def _hold(self, message: Any, item: TaskRecord | Undecodable) -> None:
         self._batch.add(message.delivery_tag, item)
+
+
+class _Stopping(Exception):
+    """The monitor is to stop while it tries to connect."""
+
+
+def _log_away(connection: Any, exc: BaseException, then: str) -> None:
+    logger.warning("The broker is away (%s: %s); %s", connection.shown_uri(), shown(exc), then)
 
 
 def limits_of(app: Any) -> Limits:

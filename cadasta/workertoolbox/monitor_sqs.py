@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from botocore.exceptions import ClientError
-from kombu.transport import SQS
+
+from . import sqs_transport
 
 #: The most messages that one request to SQS deletes.
 DELETE_BATCH = 10
 
 
-class Channel(SQS.Channel):
+class Channel(sqs_transport.Channel):
     """A channel whose messages are hidden for ``monitor_visibility_timeout`` seconds."""
 
     def _receive_message(
@@ -46,9 +47,9 @@ class Channel(SQS.Channel):
                 self.qos.ack(tag)
 
 
-class Transport(SQS.Transport):
+class Transport(sqs_transport.Transport):
     """The transport of the monitor's connection to Amazon SQS."""
 
     Channel = Channel
     # kombu leaves out what SQS itself answers: throttled, out of order, credentials expired.
-    connection_errors = (*SQS.Transport.connection_errors, ClientError)
+    connection_errors = (*sqs_transport.Transport.connection_errors, ClientError)

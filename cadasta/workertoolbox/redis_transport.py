@@ -54,6 +54,8 @@ UNKNOWN = "-"
 #: How often bindings are read anew that change meanwhile; after it the message goes where the last
 #: ones say, as with kombu's transport.
 READINGS = 3
+#: Bytes: the least and the usual value of Redis's ``proto-max-bulk-len``.
+SMALLEST_LIMIT, USUAL_LIMIT = 1_048_576, 536_870_912
 
 
 #: Messages that a worker was given and could not note, by their broker: queue, priority, tag, text.
@@ -144,6 +146,7 @@ class ChannelMixin:
                 again, since Redis may have the message.
             redis.exceptions.ConnectionError, ConnectTimeoutError: there is no connection.
             RefusedError: the server refuses messages for now.
+            redis.exceptions.DataError: the message is larger than Redis takes.
         """
         if kwargs.get("_publish_batch") is not None:
             return super().basic_publish(message, exchange, routing_key, **kwargs)  # type: ignore[misc]
@@ -167,9 +170,30 @@ class ChannelMixin:
                     known = ""
                 if self._publish(connection, exchange, queues, priority, payload, known, limit):
                     break
+        except exceptions.RedisError as exc:
+            self._refuse_large(payload, exc)
+            raise
         finally:
             self.pool.release(connection)
         return None
+
+    def _refuse_large(self: Any, payload: str, cause: exceptions.RedisError) -> None:
+        """Say so where a failed publish was larger than Redis takes.
+
+        Redis cuts the connection before it has read it all: it looks as if it went away.
+        """
+        if len(payload) <= SMALLEST_LIMIT:
+            return
+        try:
+            with self.conn_or_acquire() as client:
+                limit = int(client.config_get("proto-max-bulk-len")["proto-max-bulk-len"])
+        except (exceptions.RedisError, UnconfirmedError, KeyError, ValueError):
+            limit = USUAL_LIMIT  # hosted Redis forbids CONFIG
+        if len(payload) > limit:
+            raise exceptions.DataError(
+                f"a message of {len(payload):,} bytes; Redis takes {limit:,} (proto-max-bulk-len). "
+                "Keep large values elsewhere, and pass their place."
+            ) from cause
 
     def _route(self: Any, exchange: str, routing_key: str) -> tuple[str, list[str]]:
         """The hash of the bindings that are known, and the queues that they lead to."""

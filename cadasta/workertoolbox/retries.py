@@ -7,8 +7,8 @@ import logging
 from typing import Any
 
 from celery.exceptions import Reject
-from kombu.exceptions import OperationalError
 
+from .broker_errors import is_away
 from .urls import mask_url
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class _Retry:
             error = reject.reason
             if reject.requeue or not isinstance(error, Exception):
                 raise  # the task's own
-            again = self.task.acks_late and self._broker_is_away(error)
+            again = self.task.acks_late and is_away(error)
             logger.warning(
                 "Task %s[%s]: its retry was not published, %s: %s",
                 self.task.name,
@@ -57,8 +57,3 @@ class _Retry:
             if again:
                 raise Reject(type(error).__name__, requeue=True) from error
             raise error from None
-
-    def _broker_is_away(self, error: Exception) -> bool:
-        """Whether a later publish may succeed: a message at fault would come back for ever."""
-        with self.task.app.connection_for_write() as connection:
-            return isinstance(error, (OperationalError, OSError, *connection.connection_errors))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import secrets
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -58,9 +59,11 @@ def setup_app(app: Any, throw: bool = True) -> None:
         keep_replacements,
         register_probe,
         guard_monitor_queue,
+        name_control_queues,
         lengthen_short_delays,
         announce_stops,
         stop_warm,
+        skip_heartbeats,
         fail_unsendable,
         declare_topology,
         make_tables,
@@ -108,7 +111,8 @@ def declare_topology(app: Any) -> None:
     if broker_kind(app.conf.broker_write_url, app.conf.broker_transport) == "amqp":
         require_possible_queues(router.queues.values())
     with app.connection_for_write() as connection:
-        connection.ensure_connection(max_retries=3, interval_start=0, interval_step=0.2)
+        retries = max(3, len(connection.alt))  # each host of a list
+        connection.ensure_connection(max_retries=retries, interval_start=0, interval_step=0.2)
         channel = connection.default_channel
         entities = [*router.queues.values(), router.monitor]
         if router.quorum:
@@ -161,6 +165,27 @@ def guard_monitor_queue(app: Any) -> None:
     Panel.data["add_consumer"] = guarded
 
 
+def name_control_queues(app: Any) -> None:
+    """On RabbitMQ, give the queue of a worker's remote control a new name with each connection.
+
+    The queue is exclusive (``control_queue_exclusive``). Where a worker is back before RabbitMQ has
+    missed its old connection, the old queue is still locked, and the worker would end by error 405;
+    so would a second worker of the same name.
+    """
+    conf = app.conf
+    if not conf.control_queue_exclusive or broker_kind(conf.broker_read_url) != "amqp":
+        return
+    mailbox = app.control.mailbox
+    get_queue = mailbox.get_queue
+
+    def get_own_queue(hostname: str) -> Any:
+        queue = get_queue(hostname)
+        queue.name = f"{queue.name}.{secrets.token_hex(4)}"
+        return queue
+
+    mailbox.get_queue = get_own_queue
+
+
 def lengthen_short_delays(app: Any) -> None:
     """On quorum queues, let a delay below one second be one second.
 
@@ -189,6 +214,13 @@ def stop_warm(app: Any) -> None:
     from .warm_stop import AcceptBeforeFlush  # the worker's part of Celery
 
     app.steps["consumer"].add(AcceptBeforeFlush)
+
+
+def skip_heartbeats(app: Any) -> None:
+    """Add the step that lets tasks of a solo pool take longer than heartbeats, for workers."""
+    from .heartbeats import SkipInSolo  # the worker's part of Celery
+
+    app.steps["consumer"].add(SkipInSolo)
 
 
 def fail_unsendable(app: Any) -> None:

@@ -14,6 +14,7 @@ from kombu import Connection
 from kombu.transport import TRANSPORT_ALIASES
 
 from .defaults import TRANSPORTS
+from .forks import survive_forks
 
 #: By name, where the class is. It is imported with the first connection.
 _CLASSES = {
@@ -22,6 +23,7 @@ _CLASSES = {
     "toolbox-redis": "redis_transport:Transport",
     "toolbox-rediss": "redis_transport:SSLTransport",
     "toolbox-sentinel": "redis_transport:SentinelTransport",
+    "toolbox-sqs": "sqs_transport:Transport",
 }
 
 
@@ -40,7 +42,11 @@ def keeping_transport(strategy: Any) -> Any:
 
 
 def register() -> None:
-    """Make kombu know transports and strategies by name; it forces these registries on us."""
+    """Make kombu know transports and strategies by name; it forces these registries on us.
+
+    And see to it that they live through forks.
+    """
+    survive_forks()
     for name, cls in _CLASSES.items():
         TRANSPORT_ALIASES.setdefault(name, f"{__package__}.{cls}")
         # What a connection's URL begins with where it is shown, or read by Flower.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import signal
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
@@ -28,6 +32,9 @@ from tests.services import (
     drop_database,
     wait_until,
 )
+from tests.services.rabbitmq import ControlVhosts
+
+ROOT = Path(__file__).parents[2]
 
 
 def round_trip(url: str, queue: str = "probe", **options: Any) -> Any:
@@ -76,6 +83,50 @@ def test_rabbitmq_vhost_is_deleted(vhost_pool: VhostPool) -> None:
         assert round_trip(url) == {"n": 1}
     with pytest.raises(Exception, match="vhost"):
         connect_once(url)
+
+
+@pytest.mark.parametrize("end", ["return", "failure", "interrupt", "exit"])
+def test_rabbitmq_vhosts_are_deleted_however_it_ends(vhost_pool: VhostPool, end: str) -> None:
+    """A virtual host that nobody gave back once stayed."""
+    ends = {"failure": ValueError, "interrupt": KeyboardInterrupt, "exit": SystemExit}
+    urls = []
+    with (
+        pytest.raises(ends[end]) if end in ends else nullcontext(),
+        VhostPool(vhost_pool.vhosts, SERVICES["rabbitmq"].url, batch=2) as pool,
+    ):
+        urls += [pool.take(), pool.take(), pool.take()]
+        pool.give_back(urls[0])
+        if end in ends:
+            raise ends[end]
+    for url in urls:
+        with pytest.raises(Exception, match="vhost"):
+            connect_once(url)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_benchmark_that_is_stopped_leaves_no_virtual_host(
+    vhost_pool: VhostPool, run_process: StartProcess, tmp_path: Path, stop: signal.Signals
+) -> None:
+    if not isinstance(vhost_pool.vhosts, ControlVhosts):
+        pytest.skip("its virtual hosts are not made by rabbitmqctl")
+    told = tmp_path / "rabbitmqctl"  # It tells what it was asked to do.
+    told.write_text(f'#!/bin/sh\necho "$@"\nexec {shlex.join(vhost_pool.vhosts.command)} "$@"\n')
+    told.chmod(0o755)
+    asked = tmp_path / "asked"
+    control = f"sh -c '{told} \"$@\" | tee -a {asked} | tail -n 1' --"
+    process = run_process(
+        *(sys.executable, "-m", "benchmarks", "--only", "publish", "--rounds", "1000"),
+        env={"TEST_RABBITMQ_CTL": control, "TEST_RABBITMQ_MANAGEMENT_URL": ""},
+        cwd=ROOT,
+    )
+    process.wait_for(lambda: asked.exists() and "add" in asked.read_text(), what="it is made")
+    [name] = re.findall(r"toolbox-test-\w+", asked.read_text())
+    process.send_signal(stop)
+    assert process.wait(30) != 0
+    assert asked.read_text().count(name) == 2  # it was made, and removed
+    parts = urlsplit(SERVICES["rabbitmq"].url)
+    with pytest.raises(Exception, match="vhost"):
+        connect_once(f"{parts.scheme}://{parts.netloc}/{name}")
 
 
 def test_postgres_database_is_empty_and_own(postgres_url: str) -> None:
@@ -175,11 +226,10 @@ def test_private_rabbitmq_stops_and_keeps_its_data(private_rabbitmq: PrivateRabb
 @pytest.mark.slow
 def test_vhosts_by_the_management_interface() -> None:
     with PrivateRabbitMQ(plugins=("rabbitmq_management",)) as server:
-        pool = VhostPool(HttpVhosts(server.management_url, "guest"), server.root_url)
-        url = pool.take()
-        assert round_trip(url) == {"n": 1}
-        pool.give_back(url)
-        pool.close()
+        with VhostPool(HttpVhosts(server.management_url, "guest"), server.root_url) as pool:
+            url = pool.take()
+            assert round_trip(url) == {"n": 1}
+            HttpVhosts(server.management_url, "guest").change([], ["toolbox-test-of-nobody"])
         with pytest.raises(Exception, match="vhost"):
             connect_once(url)
 

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import subprocess
+import urllib.error
 import urllib.request
 import uuid
 from typing import Protocol
@@ -24,7 +25,7 @@ class Vhosts(Protocol):
     """Makes and removes virtual hosts."""
 
     def change(self, create: list[str], delete: list[str]) -> None:
-        """Create virtual hosts that the tests' user may use, and delete others."""
+        """Create virtual hosts that the tests' user may use, and delete those others that exist."""
 
 
 class ControlVhosts:
@@ -48,12 +49,22 @@ class ControlVhosts:
             [rabbit_vhost:delete(Name, Who) || Name <- [{_binaries(delete)}]],
             done.
         """
-        done = subprocess.run(
-            [*self.command, "eval", script], capture_output=True, text=True, timeout=60
+        # In a session of its own: Ctrl-C reaches the tests, and not what tidies up after them.
+        process = subprocess.Popen(
+            [*self.command, "eval", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
-        if done.returncode or done.stdout.strip() != "done":
-            said = f"{done.stdout.strip()}\n{done.stderr.strip()}".strip().partition("\n")[0]
-            raise AssertionError(f"{self.command[0]} failed with {done.returncode}: {said}")
+        try:
+            stdout, stderr = process.communicate(timeout=60)
+        except BaseException:
+            process.communicate(timeout=60)  # What is being made cannot be removed yet.
+            raise
+        if process.returncode or stdout.strip() != "done":
+            said = f"{stdout.strip()}\n{stderr.strip()}".strip().partition("\n")[0]
+            raise AssertionError(f"{self.command[0]} failed with {process.returncode}: {said}")
 
 
 class HttpVhosts:
@@ -78,7 +89,11 @@ class HttpVhosts:
             self._call("PUT", f"vhosts/{name}", {})
             self._call("PUT", f"permissions/{name}/{quote(self.user, safe='')}", rights)
         for name in delete:
-            self._call("DELETE", f"vhosts/{name}")
+            try:
+                self._call("DELETE", f"vhosts/{name}")
+            except urllib.error.HTTPError as error:
+                if error.code != 404:  # It was never made, or is gone already.
+                    raise
 
     def _call(self, method: str, path: str, content: dict[str, str] | None = None) -> None:
         request = urllib.request.Request(
@@ -92,7 +107,10 @@ class HttpVhosts:
 
 
 class VhostPool:
-    """Hands out fresh virtual hosts; makes some ahead and deletes the used ones along with it."""
+    """Hands out fresh virtual hosts; makes some ahead and deletes the used ones along with it.
+
+    It is a context manager, which deletes them all at its end.
+    """
 
     def __init__(self, vhosts: Vhosts, url: str, batch: int = 1) -> None:
         """Take who makes them, the broker URL to put their names into, and how many to make."""
@@ -102,12 +120,16 @@ class VhostPool:
         self._base = f"{parts.scheme}://{parts.netloc}/"
         self._ready: list[str] = []
         self._used: list[str] = []
+        #: All that may exist, whether they are ready, taken or used.
+        self._made: set[str] = set()
 
     def take(self) -> str:
         """Return the broker URL of a virtual host that was never used."""
         if not self._ready:
             names = [f"toolbox-test-{uuid.uuid4().hex}" for _ in range(self.batch)]
+            self._made.update(names)  # Before they are: it may be interrupted on the way.
             self.vhosts.change(names, self._used)
+            self._made.difference_update(self._used)
             self._ready, self._used = names, []
         return self._base + self._ready.pop()
 
@@ -116,11 +138,17 @@ class VhostPool:
         self._used.append(urlsplit(url).path.lstrip("/"))
 
     def close(self) -> None:
-        """Delete all that is left."""
-        left = self._ready + self._used
+        """Delete all that it made, given back or not."""
         self._ready, self._used = [], []
-        if left:
-            self.vhosts.change([], left)
+        if self._made:
+            self.vhosts.change([], sorted(self._made))
+            self._made.clear()
+
+    def __enter__(self) -> VhostPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def vhosts_for(url: str) -> Vhosts:
@@ -168,13 +196,8 @@ def connect_once(url: str) -> None:
 def check_rabbitmq(url: str) -> None:
     """Make a virtual host, connect to it and delete it; raises where that is not possible."""
     connect_once(url)  # Cheap, and fails first.
-    pool = VhostPool(vhosts_for(url), url)
-    vhost_url = pool.take()
-    try:
-        connect_once(vhost_url)
-    finally:
-        pool.give_back(vhost_url)
-        pool.close()
+    with VhostPool(vhosts_for(url), url) as pool:
+        connect_once(pool.take())
 
 
 def _binary(text: str) -> str:

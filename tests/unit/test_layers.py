@@ -20,10 +20,11 @@ FOLDER = ROOT / "cadasta" / "workertoolbox"
 LAYERS = (
     "errors expiring jsontext portable redis_connection stopping urls",
     "failures fitting",
-    "amqp_transport database embedded_file environment followups"
-    " ledger_values logs monitor_amqp monitor_redis monitor_sqs redis_transport result_limits"
-    " result_prepared result_values retries schema topology warm_stop",
-    "defaults embedded_store handover ledger_queries messages migrations result_writes workflow",
+    "amqp_transport broker_errors database embedded_file environment followups heartbeats"
+    " ledger_values logs monitor_amqp monitor_redis redis_transport result_limits result_prepared"
+    " result_values schema sqs_transport topology warm_stop",
+    "defaults embedded_store forks handover ledger_queries messages migrations monitor_sqs"
+    " result_writes retries workflow",
     "embedded transports ledger_columns ledger_results probe publishing redaction replacements"
     " result_store outcomes",
     "conf ledger_writes results retention",

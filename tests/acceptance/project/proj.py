@@ -72,6 +72,14 @@ def retry_in_vain(self: Any, what: Any = None) -> None:
     raise self.retry(args=(object(),))
 
 
+@app.task(name="export.retry_large", bind=True, max_retries=None)
+def retry_large(self: Any, args: int = 0, headers: int = 0) -> str:
+    """Retry with so many bytes of arguments and headers."""
+    if self.request.retries:
+        return "retried"
+    raise self.retry(countdown=0, args=("x" * args,), headers={"big": "x" * headers})
+
+
 @app.task(name="export.spawn")
 def spawn(n: int) -> list[str]:
     return [double.delay(i).id for i in range(n)]

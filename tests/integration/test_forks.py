@@ -1,0 +1,126 @@
+"""A process that has published, and then forks, as servers that load their application first do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from cadasta.workertoolbox import Config
+
+ROOT = Path(__file__).parents[2]
+
+#: Publishes, forks as gunicorn --preload does, and publishes in the parent and all children. Its
+#: threads publish meanwhile, also at the very moments of the forks.
+SERVER = """
+import json, os, sys, threading, time
+from celery import Celery
+from cadasta.workertoolbox import Config
+
+settings, children, each, threads = json.loads(sys.argv[1])
+app = Celery("server")
+app.config_from_object(Config(queues=["export"], **settings))
+
+def publish(times):
+    slowest, failed = 0.0, []
+    for number in range(times):
+        started = time.monotonic()
+        try:
+            told(app.send_task("export.add", (1, number)).id)
+        except Exception as error:
+            failed.append(repr(error))
+        slowest = max(slowest, time.monotonic() - started)
+    return slowest, failed
+
+def told(task_id):
+    os.write(out, (task_id + "\\n").encode())
+
+out = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+publish(1)
+stop = threading.Event()
+def go_on():
+    while not stop.is_set():
+        publish(1)
+running = [threading.Thread(target=go_on) for _ in range(threads)]
+for thread in running:
+    thread.start()
+pids, pipes = [], []
+for _ in range(children):
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(write, json.dumps(publish(each)).encode())
+        os._exit(0)
+    os.close(write)
+    pids.append(pid)
+    pipes.append(read)
+found = [publish(1)]
+for pid, read in zip(pids, pipes):
+    with open(read) as pipe:
+        found.append(json.loads(pipe.read()))
+    os.waitpid(pid, 0)
+found.append(publish(1))
+stop.set()
+for thread in running:
+    thread.join()
+print(json.dumps(found))
+"""
+
+
+def run(folder: Path, settings: dict[str, Any], threads: int = 0) -> list[str]:
+    """Run such a server; the ids of what it published."""
+    told = folder / "published"
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER, json.dumps([settings, 4, 50, threads]), str(told)],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    for slowest, failed in json.loads(done.stdout):
+        assert not failed
+        assert slowest < 10  # no wait for an answer that another process has read
+    return told.read_text().split()
+
+
+def settings_for(broker: str, folder: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
+    settings: dict[str, Any] = {"result_backend": f"toolbox+sqlite:///{folder}/ledger.sqlite3"}
+    if broker == "embedded":
+        settings["broker_url"] = f"embedded:///{folder}/broker.sqlite3"
+    elif broker == "redis":
+        prefix = request.getfixturevalue("redis_prefix")
+        settings["broker_url"] = request.getfixturevalue("redis_url")
+        settings["broker_transport_options"] = {"global_keyprefix": prefix}
+    else:
+        settings["broker_url"] = request.getfixturevalue("rabbitmq_url")
+    return settings
+
+
+def waiting(settings: dict[str, Any]) -> list[str]:
+    """The ids of all messages of the work queue."""
+    app = Celery("reader", set_as_current=False)
+    app.config_from_object(Config(queues=["export"], **settings))
+    found = []
+    with app.connection_for_read() as connection:
+        queue = app.conf.task_routes.queues["export"](connection.default_channel)
+        while (message := queue.get(no_ack=True)) is not None:
+            found.append(message.headers["id"])
+    app.close()
+    return found
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis", "embedded"])
+def test_a_server_that_forks_publishes_all(
+    broker: str, threads: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    settings = settings_for(broker, tmp_path, request)
+    published = run(tmp_path, settings, threads)
+    assert len(published) >= 203
+    assert sorted(waiting(settings)) == sorted(published)
