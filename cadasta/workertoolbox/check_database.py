@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from . import migrations
 from .check_values import Finding, error, ok, warning
-from .database import database_url, make_engine, mask_url
+from .database import TIMEOUT, database_url, make_engine, mask_url
 from .errors import ToolboxError
 from .failures import brief, is_forbidden
 from .ledger import Ledger
@@ -41,13 +41,13 @@ def check_database(app: Any) -> Iterator[Finding]:
             "results", "in no SQL database: the ledger cannot show outcomes", "use toolbox+…"
         )
     else:
-        yield from _checked(results, "results", _results)
-    yield from _checked(database_url(ledger) or ledger, "ledger", _ledger)
+        yield from _checked(app, results, "results", _results)
+    yield from _checked(app, database_url(ledger) or ledger, "ledger", _ledger)
 
 
-def _checked(url: str, subject: str, look: Any) -> Iterator[Finding]:
+def _checked(app: Any, url: str, subject: str, look: Any) -> Iterator[Finding]:
     try:
-        engine = make_engine(url)
+        engine = make_engine(url, timeout=app.conf.get("DATABASE_TIMEOUT", TIMEOUT))
     except ToolboxError as exc:
         yield error(subject, exc, "correct the URL")
         return

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from . import ledger_queries as queries
 from . import migrations
-from .database import database_url, make_engine, mask_url, same_database
+from .database import TIMEOUT, database_url, hurry, make_engine, mask_url, same_database
 from .errors import LedgerError
 from .failures import ledger_error
 from .fitting import key
@@ -66,6 +66,9 @@ class Ledger:
             where they are in none.
         results_table: the name of Celery's result table.
         results_schema: its schema, where that is not the default one.
+        timeout: seconds without an answer after which a database is given up; half of it for
+            the connection in use, and half for a second one. A statement may take longer while
+            the server answers. None: never.
 
     Raises:
         LedgerError: a URL is none, or its driver is not installed. Each method raises it where
@@ -79,8 +82,9 @@ class Ledger:
         *,
         results_table: str = "celery_taskmeta",
         results_schema: str | None = None,
+        timeout: float | None = TIMEOUT,
     ) -> None:
-        self._engine = make_engine(url)
+        self._engine = make_engine(url, timeout=timeout)
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", queries.add_sqlite_functions)
         try:
@@ -94,7 +98,7 @@ class Ledger:
         if results_url is None or (results_url and same_database(url, results_url)):
             engine = self._engine
         elif results_url:
-            engine = make_engine(results_url)
+            engine = make_engine(results_url, timeout=timeout)
         self._results = Results(self._engine, engine, results_table, results_schema)
         self._is_ready = False
 
@@ -122,7 +126,12 @@ class Ledger:
             (results or NO_RESULTS) if conf.get("LEDGER_URL") else None,
             results_table=names.get("task") or "celery_taskmeta",
             results_schema=schemas.get("task"),
+            timeout=conf.get("DATABASE_TIMEOUT", TIMEOUT),
         )
+
+    def hurry(self, is_urgent: bool = True) -> None:
+        """Wait no longer than a few seconds for a database that does not answer; False: as ever."""
+        hurry(self._engine, is_urgent)
 
     def close(self) -> None:
         """Close the database connections; the next call would open new ones."""

@@ -83,6 +83,7 @@ class Monitor:
 
     def stop(self) -> None:
         """Let :meth:`run` write what is held, acknowledge it and return; safe in a handler."""
+        self.ledger.hurry()
         self._stopping.set()
 
     def run(self) -> None:
@@ -107,6 +108,7 @@ class Monitor:
             finally:
                 _close(connection)
         self._writer.stop()
+        self.ledger.hurry(False)
         logger.info("Stopped; %d messages recorded", self.recorded)
 
     def _stop_trying(self, exc: Exception, interval: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from .databases import create_database, drop_database
 from .discovery import SERVICES, Service, ensure
 from .process import Process, find_program, free_port, wait_until
+from .proxy import SilentProxy
 from .rabbitmq import HttpVhosts, PrivateRabbitMQ, VhostPool, connect_once, vhosts_for
 from .servers import (
     MissingProgram,
@@ -30,6 +31,7 @@ __all__ = [
     "Process",
     "Server",
     "Service",
+    "SilentProxy",
     "VhostPool",
     "connect_once",
     "create_database",

@@ -19,11 +19,12 @@ FOLDER = ROOT / "cadasta" / "workertoolbox"
 #: with the helpers that its rooms needed; a folder (``migrations``) counts as one module.
 LAYERS = (
     "errors expiring jsontext portable redis_connection stopping urls",
-    "failures fitting",
+    "failures fitting watch",
     "amqp_transport database embedded_file environment followups"
     " ledger_values logs monitor_amqp monitor_redis monitor_sqs redis_transport result_limits"
     " result_prepared result_values retries schema topology warm_stop",
-    "defaults embedded_store handover ledger_queries messages migrations result_writes workflow",
+    "defaults embedded_store handover ledger_queries messages migrations result_retries"
+    " result_writes workflow",
     "embedded transports ledger_columns ledger_results probe publishing redaction replacements"
     " result_store retention",
     "conf ledger_writes results",
