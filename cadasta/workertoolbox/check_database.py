@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from . import migrations
 from .check_values import Finding, error, ok, warning
-from .database import database_url, make_engine, mask_url
+from .database import TIMEOUT, database_url, make_engine, mask_url
 from .errors import ToolboxError
 from .failures import brief, is_forbidden
 from .ledger import Ledger, records_ignored
@@ -53,15 +53,17 @@ def check_database(app: Any) -> Iterator[Finding]:
         ]
         is_renamed = any(names.values()) or any(schemas.values())
         check = _renamed_results if is_renamed else _results
-        yield from _checked(results, "results", partial(check, tables=tables), not is_renamed)
-    yield from _checked(
-        database_url(ledger) or ledger, "ledger", partial(_ledger, tells=records_ignored(conf))
-    )
+        look = partial(check, tables=tables)
+        yield from _checked(app, results, "results", look, not is_renamed)
+    look = partial(_ledger, tells=records_ignored(conf))
+    yield from _checked(app, database_url(ledger) or ledger, "ledger", look)
 
 
-def _checked(url: str, subject: str, look: Any, has_version: bool = True) -> Iterator[Finding]:
+def _checked(
+    app: Any, url: str, subject: str, look: Any, has_version: bool = True
+) -> Iterator[Finding]:
     try:
-        engine = make_engine(url)
+        engine = make_engine(url, timeout=app.conf.get("DATABASE_TIMEOUT", TIMEOUT))
     except ToolboxError as exc:
         yield error(subject, exc, "correct the URL")
         return

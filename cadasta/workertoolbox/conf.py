@@ -123,6 +123,9 @@ class Config(dict[str, Any]):
                 raise ConfigError(f"{name} is {own[name]!r}: give a whole number above 0.")
         if not isinstance(own["MONITOR_INTERVAL"], int | float) or own["MONITOR_INTERVAL"] <= 0:
             raise ConfigError(f"MONITOR_INTERVAL is {own['MONITOR_INTERVAL']!r}: give seconds.")
+        timeout = own["DATABASE_TIMEOUT"]
+        if not isinstance(timeout, int | float) or (timeout and timeout < 1):
+            raise ConfigError(f"DATABASE_TIMEOUT is {timeout!r}: give seconds, 1 or more, or 0.")
         if own["SETUP_SENTRY_LOGGING"] is None:
             own["SETUP_SENTRY_LOGGING"] = bool(os.environ.get("SENTRY_DSN"))
         return own

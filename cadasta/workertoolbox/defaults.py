@@ -46,6 +46,11 @@ OWN: dict[str, tuple[str, Any, str]] = {
     "RESULT_DB_NAME": ("string", "cadasta", "Name of the result database."),
     "CHORD_UNLOCK_MAX_RETRIES": ("int", 21_600, "Polls (one a second) before a chord is given up."),
     "LEDGER_URL": ("string", None, "Database of the ledger; default: the result backend's."),
+    "DATABASE_TIMEOUT": (
+        "float",
+        10.0,
+        "Seconds without an answer until a connection to a database is given up; 0: never.",
+    ),
     "MONITOR_BATCH": ("int", 500, "Messages that the monitor writes in one transaction."),
     "MONITOR_INTERVAL": ("float", 0.5, "Seconds after which it writes a smaller batch."),
     "MONITOR_REDACT": ("list", (), "Names or patterns of arguments to hide, or a function."),

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from . import ledger_queries as queries
 from . import migrations
-from .database import database_url, make_engine, mask_url, same_database
+from .database import TIMEOUT, database_url, hurry, make_engine, mask_url, same_database
 from .errors import LedgerError
 from .failures import ledger_error
 from .fitting import key
@@ -69,6 +69,9 @@ class Ledger:
         records_ignored: whether workers store how tasks end that ignore their result, as they do
             with the toolbox's result backend and ``RECORD_IGNORED``. With False such a task that
             has no outcome is IGNORED, not PENDING.
+        timeout: seconds without an answer after which a database is given up; half of it for
+            the connection in use, and half for a second one. A statement may take longer while
+            the server answers. None: never.
 
     Raises:
         LedgerError: a URL is none, or its driver is not installed. Each method raises it where
@@ -85,8 +88,9 @@ class Ledger:
         groups_table: str = "celery_tasksetmeta",
         groups_schema: str | None = None,
         records_ignored: bool = True,
+        timeout: float | None = TIMEOUT,
     ) -> None:
-        self._engine = make_engine(url)
+        self._engine = make_engine(url, timeout=timeout)
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", queries.add_sqlite_functions)
         try:
@@ -100,7 +104,7 @@ class Ledger:
         if results_url is None or (results_url and same_database(url, results_url)):
             engine = self._engine
         elif results_url:
-            engine = make_engine(results_url)
+            engine = make_engine(results_url, timeout=timeout)
         self._results = Results(
             self._engine, engine, (results_table, results_schema), (groups_table, groups_schema)
         )
@@ -134,7 +138,12 @@ class Ledger:
             groups_table=names.get("group") or "celery_tasksetmeta",
             groups_schema=schemas.get("group"),
             records_ignored=records_ignored(conf),
+            timeout=conf.get("DATABASE_TIMEOUT", TIMEOUT),
         )
+
+    def hurry(self, is_urgent: bool = True) -> None:
+        """Wait no longer than a few seconds for a database that does not answer; False: as ever."""
+        hurry(self._engine, is_urgent)
 
     def close(self) -> None:
         """Close the database connections; the next call would open new ones."""

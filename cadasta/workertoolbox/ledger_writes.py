@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 MAX_STATEMENT = 4_000_000
 #: Seconds to wait before a transaction that gave way to another one is tried again.
 CONFLICT_WAITS = (0.05, 0.2, 1.0)
+#: How many times the database's time-out a batch may take where the server answers others.
+PATIENCE = 2.5
 #: Bytes kept of a record that the database refuses; characters of a bad message's headers.
 MAX_BODY = 65_536
 
@@ -213,7 +215,7 @@ class Recorder:
     def _upsert(self, records: Sequence[TaskRecord], keep: bool = True) -> None:
         now = datetime.now(timezone.utc)
         columns = columns_of(merge(records, now), now)
-        with suppress(_RollBack), writing(self._engine) as connection:
+        with suppress(_RollBack), writing(self._engine, PATIENCE) as connection:
             if self._dialect == "postgresql":
                 arrays = tuple([_array(column) for column in columns])
                 connection.exec_driver_sql(self._statement, arrays)
@@ -239,7 +241,7 @@ class Recorder:
             statement = mysql.insert(table).on_duplicate_key_update(digest=table.c.digest)
 
         def insert() -> None:
-            with writing(self._engine) as connection:
+            with writing(self._engine, PATIENCE) as connection:
                 connection.execute(statement, ordered)
 
         try:

@@ -87,6 +87,7 @@ class Monitor:
 
     def stop(self) -> None:
         """Let :meth:`run` write what is held, acknowledge it and return; safe in a handler."""
+        self.ledger.hurry()
         self._stopping.set()
 
     def run(self) -> None:
@@ -114,6 +115,7 @@ class Monitor:
             finally:
                 _close(connection)
         self._writer.stop()
+        self.ledger.hurry(False)
         logger.info("Stopped; %d messages recorded", self.recorded)
 
     def _go_on(self, connection: Any, exc: Exception, _: float) -> None:

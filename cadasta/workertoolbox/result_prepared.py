@@ -48,14 +48,15 @@ class PreparedWrite:
 
 
 class PreparedWriter:
-    """Executes prepared writes on the connections of one psycopg2 engine in autocommit.
+    """Executes prepared writes on the connections of one psycopg2 engine, each committed at once.
 
     It goes past SQLAlchemy's own execution, whose share of so short a statement is a quarter.
     Where a pooler makes prepared statements impossible, the plain ones are used from then on.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, autocommits: bool) -> None:
         self._engine = engine
+        self._autocommits = autocommits
         self._prepares = True
 
     def run(self, write: PreparedWrite, values: dict[str, Any]) -> int:
@@ -68,7 +69,10 @@ class PreparedWriter:
         try:
             cursor = connection.cursor()
             try:
-                return self._execute(cursor, connection.info, write, values, driver.Error)
+                changed = self._execute(cursor, connection.info, write, values, driver.Error)
+                if not self._autocommits:
+                    connection.commit()
+                return changed
             except driver.Error as exc:
                 place: Any = connection.dbapi_connection
                 is_lost = self._engine.dialect.is_disconnect(exc, place, cursor)
@@ -110,6 +114,7 @@ class PreparedWriter:
                 if exc.pgcode != _UNKNOWN:
                     raise
                 self._prepares = False
+                self._roll_back(cursor)
         cursor.execute(write.plain, values)
         return int(cursor.rowcount)
 
@@ -119,3 +124,9 @@ class PreparedWriter:
         except error as exc:
             if exc.pgcode != _KNOWN:
                 raise
+            self._roll_back(cursor)
+
+    def _roll_back(self, cursor: Any) -> None:
+        """End the transaction that the error has spoilt, where there is one."""
+        if not self._autocommits:
+            cursor.connection.rollback()

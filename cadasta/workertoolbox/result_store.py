@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import Engine, Table, bindparam, delete, event, func, inspect, select, text
-from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy import Table, bindparam, delete, event, func, inspect, select, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from . import migrations
-from .database import make_engine
+from .database import TIMEOUT, make_engine
 from .errors import ConfigError, LedgerError, ResultError
 from .failures import (
     brief,
@@ -68,6 +67,7 @@ class ResultStore:
         url: the database's SQLAlchemy URL.
         options: arguments of ``create_engine`` that win over ours.
         task_name, group_name: name and schema of the two tables, None for Celery's own.
+        timeout: seconds without an answer after which a connection is given up.
 
     Raises:
         ConfigError: the database is none of PostgreSQL, SQLite, MySQL and MariaDB.
@@ -75,28 +75,51 @@ class ResultStore:
     """
 
     def __init__(
-        self, url: str, options: dict[str, Any], task_name: _Name, group_name: _Name
+        self,
+        url: str,
+        options: dict[str, Any],
+        task_name: _Name,
+        group_name: _Name,
+        timeout: float | None = TIMEOUT,
     ) -> None:
-        # Pool processes have one thread that stores; further connections are for pools of threads.
-        options = {"pool_size": 5, "isolation_level": "AUTOCOMMIT", **options}
-        # We ask a connection that was idle; SQLAlchemy would ask before each write. There is
-        # nothing to roll back in autocommit.
-        ours = {"pool_pre_ping": False, "pool_reset_on_return": None}
-        self.engine = make_engine(url, **{**ours, **options})
+        options = dict(options)
+        execution = dict(options.get("execution_options") or {})
+        level = execution.pop("isolation_level", options.get("isolation_level")) or "AUTOCOMMIT"
+        # Whatever the level, each statement is committed at once; in autocommit by itself.
+        self._autocommits = str(level).upper() == "AUTOCOMMIT"
+        # A cursor on the server outlives no autocommit, and one row needs none.
+        for name in ("stream_results", "yield_per", "max_row_buffer"):
+            execution.pop(name, None)
+        schemas = execution.pop("schema_translate_map", None) or {}
+        options |= {"isolation_level": level, "execution_options": execution}
+        ours: dict[str, Any] = {}
+        if options.get("pool") is None:
+            if self._autocommits:
+                ours["pool_reset_on_return"] = None  # there is nothing to roll back
+            if options.get("poolclass") is None:
+                # Pool processes have one thread that stores; the others are for pools of threads.
+                ours["pool_size"] = 5
+        self.engine = make_engine(
+            url, timeout=timeout, is_bounded=True, ping_after=IDLE, **{**ours, **options}
+        )
         if self.engine.dialect.name not in DIALECTS:
             raise ConfigError(
                 f"The result backend cannot use {self.engine.dialect.name}: give the URL of a "
                 "PostgreSQL, SQLite, MySQL or MariaDB database."
             )
-        _check_idle_connections(self.engine)
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _wait_less)
-        self._names = (task_name, group_name)
+        self._names = (
+            (task_name[0], schemas.get(task_name[1], task_name[1])),
+            (group_name[0], schemas.get(group_name[1], group_name[1])),
+        )
         self._lock = threading.Lock()
         self._tables: _Tables | None = None
         self._keeps_attempts = True
         self._writer = (
-            PreparedWriter(self.engine) if self.engine.dialect.driver == "psycopg2" else None
+            PreparedWriter(self.engine, self._autocommits)
+            if self.engine.dialect.driver == "psycopg2"
+            else None
         )
 
     @property
@@ -273,7 +296,10 @@ class ResultStore:
     def _run(self, statement: Any, values: dict[str, Any]) -> int:
         try:
             with self.engine.connect() as connection:
-                return connection.execute(statement, values).rowcount
+                changed = connection.execute(statement, values).rowcount
+                if not self._autocommits:
+                    connection.commit()
+                return changed
         except DBAPIError as exc:
             self._look_again(exc)
             raise
@@ -290,9 +316,9 @@ class ResultStore:
         asked = {fitting.key(one): one for one in ids}
         keys = list(asked)
         found: list[dict[str, Any]] = []
-        with self.engine.connect() as connection:
-            for start in range(0, len(keys), CHUNK):
-                chosen = table.c.task_id.in_(keys[start : start + CHUNK])
+        for start in range(0, len(keys), CHUNK):
+            chosen = table.c.task_id.in_(keys[start : start + CHUNK])
+            with self.engine.connect() as connection:  # each has the whole time-out
                 rows = connection.execute(select(*self.tables.shown).where(chosen))
                 found += (dict(row) for row in rows.mappings())
         for row in found:
@@ -417,22 +443,3 @@ class _Tables:
 def _wait_less(connection: Any, record: object) -> None:
     # A wait within a statement goes on when the worker stops; one between two tries does not.
     connection.execute(f"PRAGMA busy_timeout = {SQLITE_WAIT * 1000}").close()
-
-
-def _check_idle_connections(engine: Engine) -> None:
-    def checked_out(connection: Any, record: Any, proxy: object) -> None:
-        used = record.info.get("workertoolbox_used")
-        if used is None or time.monotonic() - used <= IDLE:
-            return
-        try:
-            alive = engine.dialect.do_ping(connection)
-        except Exception as exc:  # whatever the driver raises for a dead connection
-            raise DisconnectionError(str(exc)) from exc
-        if not alive:
-            raise DisconnectionError("the database closed the connection")
-
-    def checked_in(connection: Any, record: Any) -> None:
-        record.info["workertoolbox_used"] = time.monotonic()
-
-    event.listen(engine, "checkout", checked_out)
-    event.listen(engine, "checkin", checked_in)

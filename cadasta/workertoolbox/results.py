@@ -7,7 +7,6 @@ them can go on, and adds when a task started, how long it ran, and each of its a
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -23,14 +22,17 @@ from celery.result import result_from_tuple
 from celery.utils.time import maybe_timedelta
 from kombu.exceptions import EncodeError
 from kombu.utils.encoding import ensure_bytes
+from kombu.utils.imports import symbol_by_name
 from sqlalchemy.exc import SQLAlchemyError
 
 from . import stopping
+from .database import TIMEOUT
 from .errors import ConfigError, ResultError, ToolboxError
 from .failures import brief, is_missing_table, is_passing
 from .outcomes import OutcomeBackend
 from .redaction import make_redaction
 from .result_limits import hide_inputs, shortened, without_extras
+from .result_retries import PatientBackend
 from .result_store import ResultStore
 from .result_values import describe_error, unpickle
 from .schema import MAX_ATTEMPTS
@@ -39,24 +41,16 @@ from .urls import mask_url
 
 logger = logging.getLogger(__name__)
 
-#: Where ``result_backend_max_retries`` and the like are not set: about half an hour in all, with
-#: at most 5 seconds between two tries, so that an outage of the database costs no result.
+#: Where ``result_backend_max_retries`` and the like are not set: more attempts than half an hour
+#: has, with at most 5 seconds between two.
 MAX_RETRIES, FIRST_SLEEP_MS, LONGEST_SLEEP_MS = 720, 50, 5000
-#: How often who merely reads, such as a web process, tries again; and who notes a start.
-READER_RETRIES = 3
-#: The same for results that no task stores itself, of a revoked one or one that was too slow.
-OUTSIDE_RETRIES = 12
 #: Characters of an error that an attempt keeps; the result itself keeps all.
 MAX_ERROR = 2000
 #: Tasks whose start one process remembers; a process seldom runs more at a time.
 MAX_RUNNING = 10_000
 
 
-class _Stopped(Exception):
-    """Ends the tries of a database that is away, in a worker that stops."""
-
-
-class ToolboxBackend(OutcomeBackend):
+class ToolboxBackend(OutcomeBackend, PatientBackend):
     """Celery's results in SQL: one statement a write, one connection a process.
 
     Rules: a SUCCESS is never overwritten, another final state (FAILURE, REVOKED) only by a final
@@ -68,14 +62,19 @@ class ToolboxBackend(OutcomeBackend):
     ``MONITOR_MAX_ARGS_BYTES`` say.
 
     A database that is away is tried again for about half an hour by a worker that has a result,
-    and three times by who only reads. That a task has started is not worth waiting for: the task
-    runs, and its start is written with its result. These settings change that:
+    by ``get()`` until its time-out, and for 10 seconds by who takes one look (see
+    :mod:`.result_retries`). That a task has started is not worth waiting for: the task runs, and
+    its start is written with its result. A connection without an answer for ``DATABASE_TIMEOUT``
+    seconds (10) counts as away. These settings bound the attempts of all:
     ``result_backend_always_retry``, ``result_backend_max_retries``,
     ``result_backend_base_sleep_between_retries_ms`` and
     ``result_backend_max_sleep_between_retries_ms``.
 
     Settings of Celery's database backend that count here: ``database_table_names``,
-    ``database_table_schemas``, ``database_engine_options``.
+    ``database_table_schemas``, ``database_engine_options`` (any of SQLAlchemy's; each result is
+    committed whatever the isolation level), ``database_engine_callback``. Two have no effect:
+    ``database_short_lived_sessions``, since a connection that was idle is asked before its use,
+    and ``database_create_tables_at_setup``, since missing tables are made at the first use.
 
     Args:
         dburi: the database's URL, where ``url`` is not given.
@@ -113,13 +112,23 @@ class ToolboxBackend(OutcomeBackend):
             {**(options or {}), **(engine_options or {})},
             (names.get("task"), schemas.get("task")),
             (names.get("group"), schemas.get("group")),
+            conf.get("DATABASE_TIMEOUT", TIMEOUT),
         )
+        callback = kwargs.get("engine_callback", conf.get("database_engine_callback"))
+        if callback is not None:
+            if isinstance(callback, str):
+                callback = symbol_by_name(callback)
+            if not callable(callback):
+                raise ConfigError(f"database_engine_callback is {callback!r}: give a function.")
+            callback(self.store.engine)
         #: One for all threads of a process: the store's pool keeps them apart.
         self.thread_safe = True
         if not _is_set(conf, "result_backend_always_retry"):
             self.always_retry = True
         if not _is_set(conf, "result_backend_max_retries"):
             self.max_retries = MAX_RETRIES
+        else:
+            self.patience = None
         if not _is_set(conf, "result_backend_base_sleep_between_retries_ms"):
             self.base_sleep_between_retries_ms = FIRST_SLEEP_MS
         if not _is_set(conf, "result_backend_max_sleep_between_retries_ms"):
@@ -158,26 +167,6 @@ class ToolboxBackend(OutcomeBackend):
         """Tell whether the database may be back soon, or a table was dropped and is made anew."""
         return is_passing(exc) or is_missing_table(exc)
 
-    def _ensure_retryable(
-        self, func: Any, *args: Any, max_retries: int | None = None, **kwargs: Any
-    ) -> Any:
-        if max_retries is None and get_current_worker_task() is None:
-            # Not in a task: a web process, or a worker's main process, whose loop would stand.
-            writes = func.__name__ == "_store_result"
-            most = OUTSIDE_RETRIES if writes else READER_RETRIES
-            max_retries = min(most, self.max_retries)
-        try:
-            return super()._ensure_retryable(func, *args, max_retries=max_retries, **kwargs)
-        except _Stopped as stopped:
-            error: Any = stopped.__cause__
-            make = kwargs.get("fallback_exc")
-            raise (make(kwargs.get("fallback_msg")) if make else error) from error
-
-    def _sleep(self, amount: float) -> None:
-        """Wait between two tries; ends them where the worker stops."""
-        if not stopping.sleep(amount):
-            raise _Stopped from sys.exc_info()[1]
-
     # -- writing --------------------------------------------------------------------------------
 
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
@@ -192,9 +181,8 @@ class ToolboxBackend(OutcomeBackend):
                 error it keeps the begin of the message then.
             kombu.exceptions.EncodeError: the result cannot be serialised.
         """
-        if state == states.STARTED:
-            kwargs["max_retries"] = min(READER_RETRIES, self.max_retries)
-        elif task_id in self._given_up:  # Celery tries to store the error of the first try
+        # Celery tries to store the error of the first try.
+        if state != states.STARTED and task_id in self._given_up:
             raise BackendStoreError("the worker stops", task_id=task_id, state=state)
         try:
             return super().store_result(task_id, result, state, *args, **kwargs)
@@ -495,13 +483,17 @@ class ToolboxBackend(OutcomeBackend):
 
         Raises:
             celery.exceptions.TimeoutError: not all were ready in time.
+            celery.exceptions.BackendGetMetaError: the database was away until then.
         """
         interval = 0.5 if interval is None else interval
         give_up = None if timeout is None else time.monotonic() + timeout
         waiting = dict.fromkeys(task_ids)
         polls = 0
         while waiting:
-            for meta in self._ensure_retryable(self._many, list(waiting)):
+            left = None if give_up is None else max(0.0, give_up - time.monotonic())
+            with self.waiting(left):
+                ready = self._ensure_retryable(self._many, list(waiting))
+            for meta in ready:
                 if meta["status"] in READY_STATES:
                     del waiting[meta["task_id"]]
                     if on_message is not None:

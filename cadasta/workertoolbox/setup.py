@@ -134,7 +134,7 @@ def make_tables(app: Any) -> None:
     from .database import make_engine  # SQLAlchemy
     from .migrations import upgrade
 
-    engine = make_engine(url)
+    engine = make_engine(url, timeout=app.conf.DATABASE_TIMEOUT)
     try:
         upgrade(engine)
     finally:

@@ -15,7 +15,7 @@ from kombu.exceptions import OperationalError
 
 from cadasta.workertoolbox import Config, UnconfirmedError
 from tests.acceptance.deployment import Deployment
-from tests.services import PrivateRedis, Proxy
+from tests.services import PrivateRedis, SilentProxy
 
 #: Seconds after which a test that waits for ever has failed; the limits under test are far below.
 AGES = 60
@@ -24,7 +24,7 @@ AGES = 60
 class Replaced(NamedTuple):
     """A proxy before a Redis, and the Redis that comes after it."""
 
-    proxy: Proxy
+    proxy: SilentProxy
     heir: PrivateRedis
 
 
@@ -187,7 +187,7 @@ def test_a_server_that_refuses_is_waited_for(
 @pytest.fixture
 def replaced(deployment: Deployment, private_redis: PrivateRedis) -> Iterator[Replaced]:
     """The project behind a proxy, and the host that takes the place of its Redis."""
-    with PrivateRedis() as heir, Proxy(private_redis.port) as proxy:
+    with PrivateRedis() as heir, SilentProxy("127.0.0.1", private_redis.port) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}/0"
         deployment.change(broker_url=url)
         yield Replaced(proxy, heir)

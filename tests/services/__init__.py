@@ -8,7 +8,7 @@ from __future__ import annotations
 from .databases import create_database, drop_database
 from .discovery import SERVICES, Service, ensure
 from .process import Process, find_program, free_port, wait_until
-from .proxy import Proxy
+from .proxy import SilentProxy
 from .rabbitmq import HttpVhosts, PrivateRabbitMQ, VhostPool, connect_once, vhosts_for
 from .servers import (
     MissingProgram,
@@ -29,9 +29,9 @@ __all__ = [
     "PrivateRabbitMQ",
     "PrivateRedis",
     "Process",
-    "Proxy",
     "Server",
     "Service",
+    "SilentProxy",
     "VhostPool",
     "connect_once",
     "create_database",

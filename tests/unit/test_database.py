@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import subprocess
@@ -151,6 +152,11 @@ def test_settings_of_servers() -> None:
     assert arguments["connect_timeout"] == "3"
     assert make_engine("mysql://u@h/d").dialect.driver in ("pymysql", "mysqldb")
     assert isinstance(make_engine("postgresql://h/d", poolclass=NullPool).pool, NullPool)
+    hosts = "postgresql://u@/d?host=a:1&host=b:2&target_session_attrs=read-write"
+    engine = make_engine(hosts, timeout=10)
+    _, arguments = engine.dialect.create_connect_args(engine.url)
+    assert (arguments["host"], arguments["port"]) == ("a,b", "1,2")
+    assert arguments["target_session_attrs"] == "read-write"
 
 
 def test_sqlite_files(tmp_path: Path) -> None:
@@ -281,6 +287,19 @@ def test_engines_are_forgotten_when_nobody_has_them() -> None:
     before = len(database._engines)
     del engine
     assert len(database._engines) <= before
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///{}/x.db"])
+def test_connections_are_closed_with_their_engine(url: str, tmp_path: Path) -> None:
+    engine = make_engine(url.format(tmp_path))
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        opened: Any = connection.connection.dbapi_connection
+    assert opened.execute("SELECT 1").fetchone() == (1,)
+    del engine, connection
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        opened.execute("SELECT 1")
 
 
 def test_errors_have_no_values(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ FOLDER = ROOT / "cadasta" / "workertoolbox"
 #: with the helpers that its rooms needed; a folder (``migrations``) counts as one module.
 LAYERS = (
     "errors expiring jsontext portable redis_connection stopping urls",
-    "failures fitting",
+    "failures fitting watch",
     "amqp_transport broker_errors database embedded_file environment followups heartbeats"
     " ledger_values logs monitor_amqp monitor_redis redis_transport result_limits result_prepared"
     " result_values schema sqs_transport topology warm_stop",
     "defaults embedded_store forks handover ledger_queries messages migrations monitor_sqs"
-    " result_writes retries workflow",
+    " result_retries result_writes retries workflow",
     "embedded transports ledger_columns ledger_results probe publishing redaction replacements"
     " result_store outcomes",
     "conf ledger_writes results retention",

@@ -18,6 +18,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from cadasta.workertoolbox.database import make_engine, writing
+
 from .errors import SettingsError
 from .retries import Backoff
 
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: Rows of one transaction, at most.
 BATCH = 500
+#: How many times 10 seconds it may take where the database answers others.
+PATIENCE = 2.5
 
 metadata = sa.MetaData()
 
@@ -100,7 +104,7 @@ class Recorder:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url, pool_pre_ping=True)
+        self._engine = make_engine(url)  # gives a database up that does not answer
         _upsert(self._engine.dialect.name, _PUBLISHED)
         self._entries: deque[Entry] = deque()
         self._woken = threading.Event()
@@ -167,7 +171,7 @@ class Recorder:
         if not self._has_table:
             metadata.create_all(self._engine)
             self._has_table = True
-        with self._engine.begin() as connection:
+        with writing(self._engine, PATIENCE) as connection:
             # Whichever comes first, the message or its acknowledgement, makes the row.
             for is_consumed, columns in ((False, _PUBLISHED), (True, _CONSUMED)):
                 rows = [entry.row() for entry in batch if entry.is_consumed is is_consumed]

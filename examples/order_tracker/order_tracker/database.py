@@ -11,6 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
 from sqlalchemy.engine import make_url
 
+from cadasta.workertoolbox.database import make_engine
+
 from .errors import NotInitialisedError
 from .settings import DEFAULT_MAX_QUEUE, DEFAULT_STALL_TIMEOUT
 from .tables import feed, metadata
@@ -45,15 +47,15 @@ class Database:
     def __init__(self, url: str, pool_size: int = 10) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        if self.is_sqlite:
-            Path(self.url.database or "").parent.mkdir(parents=True, exist_ok=True)
         options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0}
         if self.is_sqlite:
+            Path(self.url.database or "").parent.mkdir(parents=True, exist_ok=True)
             options["connect_args"] = {"timeout": _SQLITE_PATIENCE, "check_same_thread": False}
+            self.engine: Engine = create_engine(self.url, **options)
         else:
-            options.update(pool_pre_ping=True, pool_recycle=1800)
-            options["connect_args"] = {"connect_timeout": 10}
-        self.engine: Engine = create_engine(self.url, **options)
+            # It asks connections before their use, and gives up a server that does not answer.
+            address = self.url.render_as_string(hide_password=False)
+            self.engine = make_engine(address, pool_recycle=1800, **options)
         self._writing = self.engine.execution_options(order_tracker_writes=True)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _set_up_sqlite)

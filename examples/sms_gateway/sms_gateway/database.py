@@ -14,6 +14,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
 
+from cadasta.workertoolbox.database import make_engine
+
 from .errors import SettingsError
 from .schema import metadata
 
@@ -57,13 +59,13 @@ class Database:
 
     def _make_engine(self) -> Engine:
         if not self.is_sqlite:
-            # The server ends a statement that hangs, and notices a client that has gone.
-            return create_engine(
-                self._url,
-                pool_pre_ping=True,
+            # It asks connections before their use, and gives up a server that does not answer.
+            return make_engine(
+                self._url.render_as_string(hide_password=False),
+                pool_size=5,
                 pool_recycle=1800,
                 pool_timeout=10,
-                connect_args={"connect_timeout": 5, "keepalives_idle": 30},
+                connect_args={"connect_timeout": 5},
             )
         engine = create_engine(self._url, connect_args={"timeout": SQLITE_PATIENCE})
         event.listen(engine, "connect", _prepare_sqlite)
