@@ -40,7 +40,7 @@ def test_each_option_of_a_command_in_the_readme_exists() -> None:
 
 
 def test_the_documents_are_clean_restructured_text() -> None:
-    for name in ("README.rst", "CHANGELOG.rst", "docs/design.rst"):
+    for name in ("README.rst", "CHANGELOG.rst", "docs/design.rst", "docs/waits.rst"):
         docutils.core.publish_doctree(
             (ROOT / name).read_text(encoding="utf-8"),
             settings_overrides={"halt_level": Reporter.WARNING_LEVEL, "report_level": 5},
