@@ -54,6 +54,8 @@ class Lease:
         headers = request.headers
         if not isinstance(headers, Mapping) or not request.id:
             return None
+        if getattr(request, "task", None) in _GLUE:
+            return None
         job_id = job_id_of(request.id)
         words: list[Any] = [QUEUE_TYPE, headers.get(QUEUE_ID), "", "", None]
         found = headers.get(HEADER)

@@ -95,10 +95,17 @@ class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
 
     def replace(self, sig: Any) -> Any:
         """Replace the task, as Celery does: the limit holds for what takes its place, too."""
-        lease = Lease.of(self.request)
-        if lease is not None:
-            put_under(sig, dataclasses.replace(lease, job_id="", token="", interval=None))
-        return super().replace(sig)
+        lease, headers = Lease.of(self.request), self.request.headers
+        if lease is None:
+            return super().replace(sig)
+        key = dataclasses.replace(lease, job_id="", token="", interval=None)
+        put_under(sig, key)
+        # The toolbox hands the headers on. The lease ends with this task.
+        self.request.headers = {**headers, **key.headers()}
+        try:
+            return super().replace(sig)
+        finally:
+            self.request.headers = headers
 
     def _begin(self, lease: Lease, store: BlockingStore) -> Lease | None:
         """Begin; the lease of this run, None where there is no limit.

@@ -165,7 +165,7 @@ class Deployment:
         return child
 
     def worker(self, name: str = "w", concurrency: int = 2) -> Child:
-        command = ["celery", "-A", "proj", "worker", "-n", f"{name}@test", "-l", "INFO"]
+        command = ["celery", "-A", "proj", "worker", "-n", f"{name}@{self.queue}", "-l", "INFO"]
         return self.start(name, "ready.", *command, "-c", str(concurrency))
 
     def monitor(self) -> Child:

@@ -17,7 +17,7 @@ from rate_limited_queue.errors import UnknownQueue
 
 #: ms between two beginnings, in all of these tests.
 INTERVAL = 700
-#: ms between the clocks of two tasks of one machine under load: each notes its time a moment late.
+#: ms by which a task under load notes its time later than it began.
 JITTER = 30
 RABBITMQ_URL = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
