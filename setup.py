@@ -165,7 +165,7 @@ setup(
     packages=find_namespace_packages(include=["cadasta.*"], exclude=["*.__pycache__"]),
     package_data={
         "cadasta.workertoolbox": ["py.typed"],
-        "cadasta.workertoolbox.migrations": ["*.mako", "*.ini"],
+        "cadasta.workertoolbox.sql.migrations": ["*.mako", "*.ini"],
     },
     install_requires=[
         "alembic>=1.18.0",

@@ -26,7 +26,7 @@ from celery.signals import worker_ready
 from kombu import Consumer, Exchange, Queue
 
 from benchmarks.common import Figure
-from cadasta.workertoolbox import embedded
+from cadasta.workertoolbox.brokers.embedded import transport as embedded
 
 EXCHANGE = Exchange("task_exchange", type="topic")
 WORK = Queue("celery", EXCHANGE, routing_key="celery")

@@ -84,7 +84,7 @@ def acknowledge_only(app: Celery, messages: int) -> float:
 
 def record(app: Celery, messages: int) -> float:
     """Messages a second of the monitor."""
-    from cadasta.workertoolbox.monitor import Monitor
+    from cadasta.workertoolbox.monitor.monitor import Monitor
 
     monitor = Monitor(app, batch=BATCH)
     monitor.ledger.upgrade()

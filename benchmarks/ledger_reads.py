@@ -19,7 +19,7 @@ from sqlalchemy import Engine, text
 from benchmarks.common import Figure, show
 from benchmarks.ledger_writes import POSTGRESQL, fresh_database, make_records
 from cadasta.workertoolbox import Ledger
-from cadasta.workertoolbox.database import make_engine
+from cadasta.workertoolbox.sql.engines import make_engine
 
 DAYS = 30
 WORKFLOW = 1000

@@ -21,10 +21,11 @@ from typing import Any
 from sqlalchemy.engine import make_url
 
 from benchmarks.common import Figure, pair
-from cadasta.workertoolbox.database import make_engine, mask_url
-from cadasta.workertoolbox.ledger import Ledger
-from cadasta.workertoolbox.ledger_columns import COLUMNS, columns_of, merge
-from cadasta.workertoolbox.messages import TaskRecord
+from cadasta.workertoolbox.ledger.columns import COLUMNS, columns_of, merge
+from cadasta.workertoolbox.ledger.ledger import Ledger
+from cadasta.workertoolbox.messages.decoding import TaskRecord
+from cadasta.workertoolbox.plain.urls import mask_url
+from cadasta.workertoolbox.sql.engines import make_engine
 
 POSTGRESQL = "postgresql+psycopg2://postgres@127.0.0.1:5432/postgres"
 BATCH = 500

@@ -23,10 +23,10 @@ from sqlalchemy.engine import make_url
 
 from benchmarks.common import Figure, pair
 from benchmarks.ledger_writes import POSTGRESQL, fresh_database
-from cadasta.workertoolbox.database import make_engine
-from cadasta.workertoolbox.migrations import upgrade
-from cadasta.workertoolbox.result_writes import Statements
-from cadasta.workertoolbox.schema import taskmeta
+from cadasta.workertoolbox.sql.engines import make_engine
+from cadasta.workertoolbox.sql.migrations import upgrade
+from cadasta.workertoolbox.sql.tables import taskmeta
+from cadasta.workertoolbox.sql.upserts import Statements
 
 TASKS = 400
 

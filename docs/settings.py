@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cadasta.workertoolbox import defaults
+from cadasta.workertoolbox.conf import defaults
 
 README = Path(__file__).parent.parent / "README.rst"
 

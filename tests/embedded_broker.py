@@ -11,7 +11,7 @@ from typing import Any
 
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 
-from cadasta.workertoolbox import embedded
+from cadasta.workertoolbox.brokers.embedded import transport as embedded
 
 TASKS = Exchange("task_exchange", type="topic")
 WORK = Queue("data.sync", TASKS, routing_key="data.sync")

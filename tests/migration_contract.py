@@ -16,17 +16,18 @@ from celery.backends.database.models import TaskExtended, TaskSet
 from celery.backends.database.session import ResultModelBase
 from sqlalchemy import Engine, func, inspect, select, text
 
-from cadasta.workertoolbox import migrations, schema
-from cadasta.workertoolbox.database import make_engine
 from cadasta.workertoolbox.errors import LedgerError
+from cadasta.workertoolbox.sql import migrations
+from cadasta.workertoolbox.sql import tables as schema
+from cadasta.workertoolbox.sql.engines import make_engine
 from tests.conftest import StartProcess
 
 #: Waits for the others, then upgrades and tells what it did; "celery" makes Celery's tables only.
 RACER = """
 import sys, time
 from pathlib import Path
-from cadasta.workertoolbox import migrations
-from cadasta.workertoolbox.database import make_engine
+from cadasta.workertoolbox.sql import migrations
+from cadasta.workertoolbox.sql.engines import make_engine
 from celery.backends.database.session import SessionManager
 import celery.backends.database.models
 url, what, folder, number = sys.argv[1:]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cadasta.workertoolbox.monitor import Monitor
+from cadasta.workertoolbox.monitor.monitor import Monitor
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from celery.app.trace import trace_task
 from celery.exceptions import Ignore, Reject
 from sqlalchemy import event, select, text
 
-from cadasta.workertoolbox.results import ToolboxBackend
-from cadasta.workertoolbox.schema import attempt, taskmeta
+from cadasta.workertoolbox.results.backend import ToolboxBackend
+from cadasta.workertoolbox.sql.tables import attempt, taskmeta
 
 
 def run(task: Any, task_id: str = "t", **fields: Any) -> Any:

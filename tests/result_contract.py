@@ -22,10 +22,10 @@ from kombu.exceptions import EncodeError
 from sqlalchemy import func, insert, select, text, update
 
 from cadasta.workertoolbox import Ledger, LedgerError
-from cadasta.workertoolbox.database import make_engine
-from cadasta.workertoolbox.messages import TaskRecord
-from cadasta.workertoolbox.results import ToolboxBackend
-from cadasta.workertoolbox.schema import MAX_ATTEMPTS, attempt, taskmeta
+from cadasta.workertoolbox.messages.decoding import TaskRecord
+from cadasta.workertoolbox.results.backend import ToolboxBackend
+from cadasta.workertoolbox.sql.engines import make_engine
+from cadasta.workertoolbox.sql.tables import MAX_ATTEMPTS, attempt, taskmeta
 from tests.outcome_contract import OutcomeContract
 
 

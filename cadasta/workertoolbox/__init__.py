@@ -12,35 +12,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .conf import Config as Config
-    from .conf import ConfigWarning as ConfigWarning
+    from .conf.config import Config as Config
+    from .conf.config import ConfigWarning as ConfigWarning
     from .errors import ConfigError as ConfigError
     from .errors import LedgerError as LedgerError
     from .errors import ResultError as ResultError
     from .errors import ToolboxError as ToolboxError
     from .errors import TopologyError as TopologyError
     from .errors import UnconfirmedError as UnconfirmedError
-    from .followups import extract_followups as extract_followups
-    from .ledger import Ledger as Ledger
-    from .setup import setup_app as setup_app
-    from .testing import build_functional_tests as build_functional_tests
+    from .ledger.ledger import Ledger as Ledger
+    from .testing.functional import build_functional_tests as build_functional_tests
+    from .worker.followups import extract_followups as extract_followups
+    from .worker.setup import setup_app as setup_app
 
 __version__ = "0.7.0"
 
 #: Loaded at first use: a producer should not pay for SQLAlchemy.
 _HOMES = {
-    "Config": "conf",
+    "Config": "conf.config",
     "ConfigError": "errors",
-    "ConfigWarning": "conf",
-    "Ledger": "ledger",
+    "ConfigWarning": "conf.config",
+    "Ledger": "ledger.ledger",
     "LedgerError": "errors",
     "ResultError": "errors",
     "ToolboxError": "errors",
     "TopologyError": "errors",
     "UnconfirmedError": "errors",
-    "build_functional_tests": "testing",
-    "extract_followups": "followups",
-    "setup_app": "setup",
+    "build_functional_tests": "testing.functional",
+    "extract_followups": "worker.followups",
+    "setup_app": "worker.setup",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -95,7 +95,7 @@ def demonstrate(running: list[subprocess.Popen[bytes]], options: argparse.Namesp
     known = {task.task_id for task in ledger.find(limit=1000)}
     console.print(f"\n[bold green]   {len(known)} tasks, and not one is missing.[/]\n")
 
-    from cadasta.workertoolbox.cli_output import workflow_tree
+    from cadasta.workertoolbox.cli.output import workflow_tree
 
     workflow = ledger.workflow(second["chain_root"])
     assert workflow is not None
@@ -135,7 +135,7 @@ def all_done(tasks: dict[str, Any]) -> bool:
 
 def watch(ledger: Any, scheduled: dict[str, Any], is_enough: Any) -> bool:
     """Show the ledger as it fills, until it is enough."""
-    from cadasta.workertoolbox.cli_output import tasks_table
+    from cadasta.workertoolbox.cli.output import tasks_table
 
     deadline = time.monotonic() + PATIENCE
     with Live(Table(box=None), console=console, auto_refresh=False) as live:

@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery
 
 from cadasta.workertoolbox import Config, Ledger, LedgerError
-from cadasta.workertoolbox.ledger import Task
+from cadasta.workertoolbox.ledger.model import Task
 from tests.services import Process, wait_until
 
 PROJECT = Path(__file__).parent / "project"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cadasta.workertoolbox.ledger import Ledger
-from cadasta.workertoolbox.messages import TaskRecord
+from cadasta.workertoolbox.ledger.ledger import Ledger
+from cadasta.workertoolbox.messages.decoding import TaskRecord
 
 APP = (
     "from celery import Celery\n"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from kombu import Connection, Consumer, Exchange, Queue
 
-from cadasta.workertoolbox import embedded
+from cadasta.workertoolbox.brokers.embedded import transport as embedded
 from tests.conftest import StartProcess
 from tests.services.process import Process, wait_until
 
@@ -28,8 +28,8 @@ APP = """
 import json, os, time
 from celery import Celery
 from kombu import Connection, Exchange, Producer, Queue
-from cadasta.workertoolbox import embedded
-from cadasta.workertoolbox.warm_stop import AcceptBeforeFlush
+from cadasta.workertoolbox.brokers.embedded import transport as embedded
+from cadasta.workertoolbox.worker.fixes.warm_stop import AcceptBeforeFlush
 
 embedded.register()
 EXCHANGE = Exchange("task_exchange", type="topic")

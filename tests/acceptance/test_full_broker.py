@@ -8,7 +8,7 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from cadasta.workertoolbox import UnconfirmedError, setup_app
-from cadasta.workertoolbox.check_broker import check_broker
+from cadasta.workertoolbox.checks.broker import check_broker
 from tests.acceptance.deployment import Deployment
 from tests.services import PrivateRabbitMQ
 

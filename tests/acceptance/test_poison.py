@@ -14,7 +14,8 @@ from celery.exceptions import InvalidTaskError
 from kombu import Connection
 from sqlalchemy import text
 
-from cadasta.workertoolbox.database import database_url, make_engine
+from cadasta.workertoolbox.plain.urls import database_url
+from cadasta.workertoolbox.sql.engines import make_engine
 from tests.acceptance.deployment import Deployment
 
 HEADERS: dict[str, Any] = {"lang": "py", "task": "export.add", "argsrepr": "(1, 2)"}

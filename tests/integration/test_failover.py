@@ -43,7 +43,9 @@ def test_the_next_broker_is_reached_by_the_same_transport(
     app.send_task("export.pdf")
     with app.connection_for_write() as connection:
         connection.ensure_connection(**patience)
-        assert type(connection.transport).__module__ == "cadasta.workertoolbox.amqp_transport"
+        assert (
+            type(connection.transport).__module__ == "cadasta.workertoolbox.brokers.amqp.transport"
+        )
         assert connection.as_uri().startswith("amqp://")
         if not callable(strategy):
             json.dumps(connection.info())  # `celery inspect stats` sends it

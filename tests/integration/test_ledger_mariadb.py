@@ -10,10 +10,10 @@ from celery.backends.database.session import ResultModelBase
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from cadasta.workertoolbox import migrations
-from cadasta.workertoolbox.database import make_engine
 from cadasta.workertoolbox.errors import LedgerError
-from cadasta.workertoolbox.ledger import Ledger
+from cadasta.workertoolbox.ledger.ledger import Ledger
+from cadasta.workertoolbox.sql import migrations
+from cadasta.workertoolbox.sql.engines import make_engine
 from tests.ledger_contract import LedgerContract, add_result, record, rows
 from tests.migration_contract import MigrationContract
 from tests.result_contract import ResultContract

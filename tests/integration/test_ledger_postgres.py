@@ -16,13 +16,15 @@ from celery import Celery
 from sqlalchemy import func, select, text
 from sqlalchemy.engine import make_url
 
-from cadasta.workertoolbox import ledger_queries, migrations
-from cadasta.workertoolbox.check_database import check_database
+from cadasta.workertoolbox.checks.database import check_database
 from cadasta.workertoolbox.conf import Config
-from cadasta.workertoolbox.database import make_engine
 from cadasta.workertoolbox.errors import LedgerError
-from cadasta.workertoolbox.ledger import Ledger, Undecodable
-from cadasta.workertoolbox.schema import task, undecodable
+from cadasta.workertoolbox.ledger import queries as ledger_queries
+from cadasta.workertoolbox.ledger.ledger import Ledger
+from cadasta.workertoolbox.ledger.model import Undecodable
+from cadasta.workertoolbox.sql import migrations
+from cadasta.workertoolbox.sql.engines import make_engine
+from cadasta.workertoolbox.sql.tables import task, undecodable
 from tests.conftest import StartProcess
 from tests.ledger_contract import LONG, LedgerContract, add_result, record, rows
 from tests.migration_contract import MigrationContract
@@ -32,8 +34,8 @@ from tests.services import wait_until
 WRITER = """
 import random, sys
 from datetime import datetime, timedelta, timezone
-from cadasta.workertoolbox.ledger import Ledger
-from cadasta.workertoolbox.messages import TaskRecord
+from cadasta.workertoolbox.ledger.ledger import Ledger
+from cadasta.workertoolbox.messages.decoding import TaskRecord
 url, seed, forever = sys.argv[1:]
 order = random.Random(seed)
 moment = datetime(2024, 1, 1, tzinfo=timezone.utc)

@@ -15,7 +15,7 @@ from kombu import Connection, Exchange, Queue
 from kombu.exceptions import ChannelError, OperationalError
 
 from cadasta.workertoolbox import Config, ConfigError, TopologyError, setup_app
-from cadasta.workertoolbox.topology import MAX_QUEUE_NAME
+from cadasta.workertoolbox.routing.names import MAX_QUEUE_NAME
 from tests.monitor_thread import monitoring
 from tests.services import Process, wait_until
 

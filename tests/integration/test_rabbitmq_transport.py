@@ -9,7 +9,7 @@ from amqp.exceptions import NotFound
 from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 
-from cadasta.workertoolbox.transports import register
+from cadasta.workertoolbox.brokers.transports import register
 
 POLICY = {"max_retries": 1, "interval_start": 0}
 

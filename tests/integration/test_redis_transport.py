@@ -11,7 +11,8 @@ import redis
 from celery import Celery
 from kombu import Connection, Exchange, Queue
 
-from cadasta.workertoolbox import Config, transports
+from cadasta.workertoolbox import Config
+from cadasta.workertoolbox.brokers import transports
 from tests.services import PrivateRedis
 
 CALLS = 200

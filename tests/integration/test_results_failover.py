@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from cadasta.workertoolbox import Ledger, LedgerError
-from cadasta.workertoolbox.messages import TaskRecord
+from cadasta.workertoolbox.messages.decoding import TaskRecord
 from tests.acceptance.deployment import Deployment
 from tests.result_contract import request
 from tests.services import PrivateMariaDB, PrivatePostgres

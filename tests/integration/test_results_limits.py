@@ -12,8 +12,8 @@ from sqlalchemy import create_engine, select, text
 
 from cadasta.workertoolbox import Ledger
 from cadasta.workertoolbox.errors import ResultError
-from cadasta.workertoolbox.results import ToolboxBackend
-from cadasta.workertoolbox.schema import taskmeta
+from cadasta.workertoolbox.results.backend import ToolboxBackend
+from cadasta.workertoolbox.sql.tables import taskmeta
 from tests.result_contract import request
 
 MEBIBYTE = 2**20

@@ -6,7 +6,7 @@ import pytest
 from celery import Celery, states
 from sqlalchemy import create_engine, text
 
-from cadasta.workertoolbox.results import ToolboxBackend
+from cadasta.workertoolbox.results.backend import ToolboxBackend
 from tests.result_contract import ResultContract, request
 
 

@@ -23,7 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from cadasta.workertoolbox import Ledger
-from cadasta.workertoolbox.database import make_engine
+from cadasta.workertoolbox.sql.engines import make_engine
 from tests.acceptance.deployment import Deployment
 from tests.result_contract import request as running
 from tests.services import SilentProxy, wait_until

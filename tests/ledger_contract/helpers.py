@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
-from cadasta.workertoolbox.database import make_engine
-from cadasta.workertoolbox.ledger import Ledger
-from cadasta.workertoolbox.messages import TaskRecord
-from cadasta.workertoolbox.schema import task, taskmeta
+from cadasta.workertoolbox.ledger.ledger import Ledger
+from cadasta.workertoolbox.messages.decoding import TaskRecord
+from cadasta.workertoolbox.sql.engines import make_engine
+from cadasta.workertoolbox.sql.tables import task, taskmeta
 
 NOW = datetime(2024, 5, 17, 12, 30, 15, 123456, tzinfo=timezone.utc)
 SECOND = timedelta(seconds=1)

@@ -11,8 +11,9 @@ from celery import Celery
 from sqlalchemy import update
 
 from cadasta.workertoolbox.errors import LedgerError
-from cadasta.workertoolbox.ledger import NO_RESULTS, Ledger, Undecodable
-from cadasta.workertoolbox.schema import taskmeta, undecodable
+from cadasta.workertoolbox.ledger.ledger import NO_RESULTS, Ledger
+from cadasta.workertoolbox.ledger.model import Undecodable
+from cadasta.workertoolbox.sql.tables import taskmeta, undecodable
 from tests.ledger_contract.helpers import LONG, LedgerFixture, add_result, record, rows
 
 

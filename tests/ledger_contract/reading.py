@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from cadasta.workertoolbox.database import make_engine
 from cadasta.workertoolbox.errors import LedgerError
-from cadasta.workertoolbox.ledger import Ledger
+from cadasta.workertoolbox.ledger.ledger import Ledger
+from cadasta.workertoolbox.sql.engines import make_engine
 from tests.ledger_contract.helpers import LONG, NOW, SECOND, LedgerFixture, add_result, record
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from cadasta.workertoolbox import ledger_writes
-from cadasta.workertoolbox.ledger import Ledger, Undecodable
-from cadasta.workertoolbox.messages import TaskRecord
-from cadasta.workertoolbox.schema import undecodable
+from cadasta.workertoolbox.ledger import recorder as ledger_writes
+from cadasta.workertoolbox.ledger.ledger import Ledger
+from cadasta.workertoolbox.ledger.model import Undecodable
+from cadasta.workertoolbox.messages.decoding import TaskRecord
+from cadasta.workertoolbox.sql.tables import undecodable
 from tests.ledger_contract.helpers import NOW, SECOND, LedgerFixture, record, rows
 
 

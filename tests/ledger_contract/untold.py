@@ -9,11 +9,11 @@ import pytest
 from celery import Celery
 from sqlalchemy import func, insert, select
 
-from cadasta.workertoolbox.check_database import check_database
-from cadasta.workertoolbox.ledger import Ledger
-from cadasta.workertoolbox.results import ToolboxBackend
-from cadasta.workertoolbox.retention import Pruning
-from cadasta.workertoolbox.schema import attempt, taskmeta, tasksetmeta
+from cadasta.workertoolbox.checks.database import check_database
+from cadasta.workertoolbox.ledger.ledger import Ledger
+from cadasta.workertoolbox.ledger.retention import Pruning
+from cadasta.workertoolbox.results.backend import ToolboxBackend
+from cadasta.workertoolbox.sql.tables import attempt, taskmeta, tasksetmeta
 from tests.ledger_contract.helpers import LONG, NOW, LedgerFixture, add_result, record, rows
 
 

@@ -13,7 +13,7 @@ from cadasta.workertoolbox import Config, ConfigError, Ledger, LedgerError, Tool
 if TYPE_CHECKING:
     from typing_extensions import assert_type
 
-    from cadasta.workertoolbox.ledger import Page, Summary, Task, Workflow
+    from cadasta.workertoolbox.ledger.model import Page, Summary, Task, Workflow
 
     def check(ledger: Ledger, config: Config, task: Task, app: Any) -> None:
         assert_type(ledger.get("id"), Task | None)

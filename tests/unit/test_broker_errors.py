@@ -12,7 +12,7 @@ from botocore import exceptions as boto
 from kombu.exceptions import ContentDisallowed, EncodeError, LimitExceeded, OperationalError
 from redis import exceptions as redis
 
-from cadasta.workertoolbox.broker_errors import is_away
+from cadasta.workertoolbox.brokers.failures import is_away
 from cadasta.workertoolbox.errors import (
     BrokerError,
     BrokerUnavailableError,

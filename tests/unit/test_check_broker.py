@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kombu import Connection
 
-from cadasta.workertoolbox.check_broker import management_url
+from cadasta.workertoolbox.checks.broker import management_url
 
 
 @pytest.mark.parametrize(

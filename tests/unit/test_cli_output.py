@@ -11,9 +11,9 @@ import click
 import pytest
 from rich.console import Console
 
-from cadasta.workertoolbox.cli import Duration, Moment
-from cadasta.workertoolbox.cli_output import print_task, task_json, tasks_table
-from cadasta.workertoolbox.ledger_values import Page, Task
+from cadasta.workertoolbox.cli.commands import Duration, Moment
+from cadasta.workertoolbox.cli.output import print_task, task_json, tasks_table
+from cadasta.workertoolbox.ledger.model import Page, Task
 
 NOW = datetime(2026, 11, 21, tzinfo=timezone.utc)
 FIELDS: dict[str, Any] = {

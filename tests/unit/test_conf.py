@@ -11,10 +11,10 @@ import pytest
 from celery import Celery
 from kombu import Queue
 
+from cadasta.workertoolbox.brokers.embedded.file import path_of
 from cadasta.workertoolbox.conf import Config, ConfigWarning
-from cadasta.workertoolbox.embedded import path_of
 from cadasta.workertoolbox.errors import ConfigError
-from cadasta.workertoolbox.topology import Router
+from cadasta.workertoolbox.routing.router import Router
 
 
 @pytest.fixture(autouse=True)

@@ -18,19 +18,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import StatementError
 from sqlalchemy.pool import NullPool
 
-from cadasta.workertoolbox import database
-from cadasta.workertoolbox.database import (
-    build_url,
-    database_url,
-    is_memory,
-    make_engine,
-    mask_url,
-    same_database,
-    writing,
-)
 from cadasta.workertoolbox.errors import LedgerError
-from cadasta.workertoolbox.failures import brief
-from cadasta.workertoolbox.schema import UTCDateTime
+from cadasta.workertoolbox.plain.urls import build_url, database_url, mask_url
+from cadasta.workertoolbox.sql import engines as database
+from cadasta.workertoolbox.sql.engines import is_memory, make_engine, same_database, writing
+from cadasta.workertoolbox.sql.failures import brief
+from cadasta.workertoolbox.sql.tables import UTCDateTime
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from celery import Celery
 
+from cadasta.workertoolbox.brokers.kinds import require_same_broker
 from cadasta.workertoolbox.conf import Config
-from cadasta.workertoolbox.defaults import require_same_broker
 from cadasta.workertoolbox.errors import ConfigError
-from cadasta.workertoolbox.setup import setup_app
+from cadasta.workertoolbox.worker.setup import setup_app
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from kombu import Connection, Exchange, Queue
 from kombu.exceptions import ChannelError
 from kombu.transport import TRANSPORT_ALIASES, get_transport_cls
 
-from cadasta.workertoolbox import embedded
+from cadasta.workertoolbox.brokers.embedded import transport as embedded
 from cadasta.workertoolbox.errors import BrokerError
 from tests.embedded_broker import (
     MONITOR,
@@ -36,7 +36,10 @@ def registered() -> None:
 def test_register_may_be_called_twice_and_names_the_transport() -> None:
     embedded.register()
     embedded.register()
-    assert TRANSPORT_ALIASES["embedded"] == "cadasta.workertoolbox.embedded:Transport"
+    assert (
+        TRANSPORT_ALIASES["embedded"]
+        == "cadasta.workertoolbox.brokers.embedded.transport:Transport"
+    )
     assert get_transport_cls("embedded") is embedded.Transport
 
 

@@ -17,8 +17,8 @@ import pytest
 from kombu import Connection, Producer, Queue
 from kombu.exceptions import ChannelError, OperationalError
 
-from cadasta.workertoolbox import embedded
-from cadasta.workertoolbox.embedded_file import File
+from cadasta.workertoolbox.brokers.embedded import transport as embedded
+from cadasta.workertoolbox.brokers.embedded.file import File
 from cadasta.workertoolbox.errors import BrokerError
 from tests.embedded_broker import (
     MONITOR,

@@ -11,8 +11,8 @@ import pytest
 from celery import Celery
 
 from cadasta.workertoolbox.errors import LedgerError
-from cadasta.workertoolbox.ledger import Ledger
-from cadasta.workertoolbox.schema import undecodable
+from cadasta.workertoolbox.ledger.ledger import Ledger
+from cadasta.workertoolbox.sql.tables import undecodable
 from tests.ledger_contract import NOW, LedgerContract, add_result, record, rows
 
 

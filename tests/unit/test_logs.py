@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 
 from cadasta.workertoolbox.errors import ConfigError
-from cadasta.workertoolbox.logs import (
+from cadasta.workertoolbox.worker.logs import (
     MAX_BYTES,
     SharedFileHandler,
     log_to_files,
@@ -59,7 +59,7 @@ def test_the_files_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 #: Two processes with a file of their own, each with one that it forked; then all four write.
 WRITERS = """
 import logging, os, sys
-from cadasta.workertoolbox.logs import log_to_files
+from cadasta.workertoolbox.worker.logs import log_to_files
 first = os.fork()
 log_to_files(sys.argv[1])
 second = os.fork()

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cadasta.workertoolbox.errors import MessageError
-from cadasta.workertoolbox.messages import Limits, TaskRecord, decode, to_json
-from cadasta.workertoolbox.redaction import make_redaction
+from cadasta.workertoolbox.messages.decoding import Limits, TaskRecord, decode, to_json
+from cadasta.workertoolbox.messages.redaction import make_redaction
 
 HEADERS: dict[str, Any] = {
     "lang": "py",

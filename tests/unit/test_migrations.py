@@ -9,10 +9,10 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from cadasta.workertoolbox import migrations
-from cadasta.workertoolbox.database import make_engine
 from cadasta.workertoolbox.errors import LedgerError
-from cadasta.workertoolbox.ledger import Ledger
+from cadasta.workertoolbox.ledger.ledger import Ledger
+from cadasta.workertoolbox.sql import migrations
+from cadasta.workertoolbox.sql.engines import make_engine
 from tests.ledger_contract import record
 from tests.migration_contract import MigrationContract
 
@@ -34,7 +34,7 @@ def test_head_is_the_newest_step() -> None:
 def test_steps_can_be_imported() -> None:
     folder = Path(migrations.__file__).parent / "versions"
     for path in folder.glob("step_*.py"):
-        step = importlib.import_module(f"cadasta.workertoolbox.migrations.versions.{path.stem}")
+        step = importlib.import_module(f"cadasta.workertoolbox.sql.migrations.versions.{path.stem}")
         assert path.stem == f"step_{step.revision}"
         with pytest.raises(NotImplementedError):
             step.downgrade()

@@ -15,11 +15,11 @@ from sqlalchemy import create_engine, text
 
 from cadasta.workertoolbox import Config, Ledger
 from cadasta.workertoolbox.errors import ConfigError
-from cadasta.workertoolbox.ledger import Undecodable
-from cadasta.workertoolbox.messages import Limits, TaskRecord
-from cadasta.workertoolbox.monitor import limits_of
-from cadasta.workertoolbox.monitor import undecodable as undecodable_of
-from cadasta.workertoolbox.monitor_writer import Batch, Writer
+from cadasta.workertoolbox.ledger.model import Undecodable
+from cadasta.workertoolbox.messages.decoding import Limits, TaskRecord
+from cadasta.workertoolbox.monitor.monitor import limits_of
+from cadasta.workertoolbox.monitor.monitor import undecodable as undecodable_of
+from cadasta.workertoolbox.monitor.writer import Batch, Writer
 from tests.monitor_thread import monitoring
 from tests.services import wait_until
 

@@ -16,7 +16,7 @@ from kombu.exceptions import EncodeError
 from kombu.transport.memory import Transport
 
 from cadasta.workertoolbox import Config
-from cadasta.workertoolbox.messages import TaskRecord, decode
+from cadasta.workertoolbox.messages.decoding import TaskRecord, decode
 
 
 class Box:

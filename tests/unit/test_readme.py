@@ -10,7 +10,7 @@ from types import ModuleType
 import docutils.core
 from docutils.utils import Reporter
 
-from cadasta.workertoolbox import cli
+from cadasta.workertoolbox.cli import commands as cli
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.rst").read_text(encoding="utf-8")

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from cadasta.workertoolbox.fitting import UTF8MB3, Fitting, key
-from cadasta.workertoolbox.result_limits import (
+from cadasta.workertoolbox.results.limits import (
     hide_inputs,
     mysql_codec,
     postgresql_codec,
     shortened,
     statement_size,
 )
+from cadasta.workertoolbox.sql.fitting import UTF8MB3, Fitting, key
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,9 @@ from kombu import Exchange, Queue
 from kombu.common import Broadcast
 
 from cadasta.workertoolbox.errors import TopologyError
-from cadasta.workertoolbox.topology import (
-    Declaration,
-    Router,
-    monitor_queue,
-    plain_routing_key,
-    sqs_name,
-    work_queue,
-)
+from cadasta.workertoolbox.routing.names import plain_routing_key, sqs_name
+from cadasta.workertoolbox.routing.queues import monitor_queue, work_queue
+from cadasta.workertoolbox.routing.router import Declaration, Router
 
 EXCHANGE = Exchange("task_exchange", type="topic")
 NAMES = ("export", "export.pdf", "data.sync", "celery")

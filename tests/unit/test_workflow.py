@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cadasta.workertoolbox.ledger_values import Task, Workflow
-from cadasta.workertoolbox.workflow import build_workflow, overall_state
+from cadasta.workertoolbox.ledger.model import Task, Workflow
+from cadasta.workertoolbox.ledger.workflow import build_workflow, overall_state
 
 NOW = datetime(2024, 1, 1, tzinfo=timezone.utc)
 

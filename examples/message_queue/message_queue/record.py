@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from cadasta.workertoolbox.database import make_engine, writing
+from cadasta.workertoolbox.sql.engines import make_engine, writing
 
 from .errors import SettingsError
 from .retries import Backoff

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
 from sqlalchemy.engine import make_url
 
-from cadasta.workertoolbox.database import make_engine
+from cadasta.workertoolbox.sql.engines import make_engine
 
 from .errors import NotInitialisedError
 from .settings import DEFAULT_MAX_QUEUE, DEFAULT_STALL_TIMEOUT

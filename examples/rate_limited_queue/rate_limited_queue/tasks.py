@@ -16,7 +16,7 @@ from celery import Task, signals
 from celery.exceptions import Ignore, Reject, Retry
 from kombu.utils import json as kombu_json
 
-from cadasta.workertoolbox.topology import plain_routing_key
+from cadasta.workertoolbox.routing.names import plain_routing_key
 
 from . import operations
 from .blocking import BlockingStore, default_store

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
 
-from cadasta.workertoolbox.database import make_engine
+from cadasta.workertoolbox.sql.engines import make_engine
 
 from .errors import SettingsError
 from .schema import metadata

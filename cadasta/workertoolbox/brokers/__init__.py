@@ -1,0 +1,1 @@
+"""All that one broker needs, a folder for each."""

@@ -1,0 +1,6 @@
+"""``Config``: the settings of Celery, from arguments, environment and defaults."""
+
+from __future__ import annotations
+
+from .config import Config as Config
+from .config import ConfigWarning as ConfigWarning

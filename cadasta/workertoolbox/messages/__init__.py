@@ -1,0 +1,1 @@
+"""A task message as a value, and what of it may be stored."""

@@ -1,0 +1,390 @@
+"""The monitor: moves every message of the monitor queue into the ledger.
+
+It writes a batch in one transaction, and only then acknowledges its messages. Whatever dies in
+between, the broker delivers them again, and the ledger takes a message twice without a trace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from kombu import Consumer
+from kombu.transport import virtual
+
+from ..brokers.amqp.monitor_reads import buffer_reads
+from ..errors import ConfigError, MessageError
+from ..ledger.ledger import Ledger, records_ignored
+from ..ledger.model import Undecodable
+from ..messages.decoding import Limits, TaskRecord, decode, redacted
+from ..messages.redaction import make_redaction
+from ..routing.router import router_of
+from .writer import Backoff, Batch, Writer, shown
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a virtual broker hides the messages that a monitor holds.
+VISIBILITY_TIMEOUT = 30
+#: Seconds of one look at the broker while nothing is held.
+IDLE_WAIT = 1.0
+#: Seconds of one look while the writer is busy: what it has written is acknowledged after it.
+BUSY_WAIT = 0.002
+MIN_WAIT = 0.001
+#: Seconds between two looks at the broker's heartbeats.
+BEAT = 1.0
+#: How much of a message that is no task message is stored, in bytes.
+MAX_STORED_BODY = 65_536
+#: Headers and properties that differ each time that a broker delivers a message.
+_OF_ONE_DELIVERY = frozenset(
+    ("x-delivery-count", "x-acquired-count", "redelivered", "delivery_info", "delivery_tag")
+)
+#: How many batches may be on their way from the broker.
+PREFETCH_BATCHES = 8
+#: The largest prefetch count that AMQP can say.
+MAX_PREFETCH = 65_535
+
+
+class Monitor:
+    """Consumes the monitor queue of ``app`` into its ledger, until it is stopped.
+
+    Args:
+        app: an app that is configured by ``Config``.
+        batch: messages of one transaction; default ``MONITOR_BATCH`` (500).
+        interval: seconds after which a smaller batch is written; default ``MONITOR_INTERVAL``
+            (0.5).
+        ledger: where to write; default: the app's.
+
+    Raises:
+        ConfigError: the app is not configured by the toolbox.
+        LedgerError: no database is named.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        batch: int | None = None,
+        interval: float | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.app = app
+        self.queue = router_of(app).monitor
+        self.batch = batch or app.conf.MONITOR_BATCH
+        self.interval = interval or app.conf.MONITOR_INTERVAL
+        self.ledger = ledger or Ledger.from_app(app)
+        self.limits = limits_of(app)
+        self._ignoring = ignoring(app)
+        #: How many messages have been recorded and acknowledged since the start.
+        self.recorded = 0
+        self._writer = Writer(self.ledger)
+        self._batch = Batch(None)
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Let :meth:`run` write what is held, acknowledge it and return; safe in a handler."""
+        self.ledger.hurry()
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Consume until :meth:`stop`, through outages of broker and database."""
+        self._writer.start()
+        retry = Backoff()
+        while not self._stopping.is_set():
+            connection = self._connection()
+            try:
+                connection.ensure_connection(
+                    errback=partial(self._go_on, connection),
+                    max_retries=max(0, len(connection.alt) - 1),  # each host of a list
+                    interval_start=0,
+                    reraise_as_library_errors=False,
+                )
+                retry.reset()
+                logger.info("Recording %s of %s", self.queue.name, connection.shown_uri())
+                self._consume(connection)
+            except _Stopping:
+                break
+            except _broker_errors(connection) as exc:
+                wait = retry.next()
+                _log_away(connection, exc, f"next attempt in {wait:.1f} s")
+                self._stopping.wait(wait)
+            finally:
+                _close(connection)
+        self._writer.stop()
+        self.ledger.hurry(False)
+        logger.info("Stopped; %d messages recorded", self.recorded)
+
+    def _go_on(self, connection: Any, exc: Exception, _: float) -> None:
+        """Log that a host of several cannot be used; raises _Stopping where no more is needed."""
+        _log_away(connection, exc, "trying the next one")
+        if self._stopping.is_set():
+            raise _Stopping
+
+    def _connection(self) -> Any:
+        """A connection on which an acknowledgement touches the monitor's messages alone."""
+        app = self.app
+        options: dict[str, Any] = {"max_retries": 0}
+        connection = app.connection_for_read(heartbeat=app.conf.broker_heartbeat)
+        kind = connection.transport_cls
+        driver = connection.get_transport_cls()
+        if driver.driver_type == "redis":
+            from ..brokers.redis.monitor_transport import limits, transport_for  # redis is optional
+
+            connection.transport_cls = transport_for(driver)
+            options.update(limits(connection.transport_options))
+            options["visibility_timeout"] = VISIBILITY_TIMEOUT
+        elif driver.driver_type == "sqs":
+            from ..brokers.sqs.monitor_transport import Transport  # boto3 takes a second
+
+            connection.transport_cls = Transport
+            # a long poll would hold a batch back for its 20 seconds
+            options.update(wait_time_seconds=1, monitor_visibility_timeout=VISIBILITY_TIMEOUT)
+        elif kind == "embedded":
+            options["visibility_timeout"] = VISIBILITY_TIMEOUT
+        connection.transport_options = {**connection.transport_options, **options}
+        transport, switch = connection.transport_cls, connection.switch
+
+        def switch_and_keep(url: str) -> None:
+            """Go on to the next URL of a list; kombu takes the transport that it names."""
+            switch(url)
+            connection.transport_cls = transport
+
+        def shown_uri() -> str:
+            """Where it is to, without the password, as the setting names it."""
+            connection.transport_cls = kind
+            try:
+                return str(connection.as_uri())
+            finally:
+                connection.transport_cls = transport
+
+        connection.switch = switch_and_keep
+        connection.shown_uri = shown_uri
+        return connection
+
+    def _consume(self, connection: Any) -> None:
+        channel = connection.default_channel
+        # What an earlier channel delivered comes again on this one.
+        self._writer.drop_waiting()
+        self._batch = Batch(channel)
+        if isinstance(channel, virtual.Channel):
+            channel.Message = tolerant(channel.Message)
+        self.queue(channel).declare()
+        channel.basic_qos(0, min(PREFETCH_BATCHES * self.batch, MAX_PREFETCH), False)
+        consumer = Consumer(
+            channel, [self.queue(channel)], on_message=self._take, auto_declare=False
+        )
+        consumer.on_decode_error = self._take_broken
+        consumer.consume()
+        is_amqp = connection.transport.driver_type == "amqp"
+        received = buffer_reads(connection) if is_amqp else None
+        due: float | None = None
+        beat = 0.0
+        while not self._stopping.is_set():
+            if self._writer.has_written:
+                self._acknowledge_written(channel)
+            now = time.monotonic()
+            if now >= beat:  # also while messages come without a pause
+                connection.heartbeat_check()
+                beat = now + BEAT
+            if self._batch and due is None:
+                due = now + self.interval
+            if due is not None and (now >= due or len(self._batch) >= self.batch):
+                self._submit()
+                due = None
+            wait: float | None = IDLE_WAIT if due is None else max(MIN_WAIT, due - now)
+            if received is not None and received.has_more:
+                wait = None
+            elif self._writer.is_busy:
+                wait = BUSY_WAIT
+            try:
+                connection.drain_events(timeout=wait)
+            except TimeoutError:
+                pass  # Nothing came.
+        self._finish(channel)
+
+    def _submit(self) -> None:
+        self._writer.submit(self._batch)
+        self._batch = Batch(self._batch.channel)
+
+    def _finish(self, channel: Any) -> None:
+        """Write and acknowledge everything that is held, if the database lets us."""
+        self._submit()
+        self._writer.stop()
+        self._acknowledge_written(channel)
+
+    def _acknowledge_written(self, channel: Any) -> None:
+        for batch in self._writer.take_written():
+            self.recorded += len(batch)
+            if batch.channel is channel:  # the tags of a channel that is gone mean nothing
+                acknowledge(channel, batch.tags)
+
+    def _take(self, message: Any) -> None:
+        """Decode one message and hold it; nothing in it may stop the monitor."""
+        info = message.delivery_info or {}
+        item: TaskRecord | Undecodable
+        try:
+            item = decode(
+                message.body,
+                content_type=message.content_type,
+                headers=message.headers,
+                properties=message.properties,
+                exchange=info.get("exchange"),
+                routing_key=info.get("routing_key"),
+                limits=self.limits,
+                ignoring=self._ignoring,
+            )
+        except Exception as exc:
+            item = undecodable(message, exc, self.limits)
+        self._hold(message, item)
+
+    def _take_broken(self, message: Any, exc: Exception) -> None:
+        """Hold a message that kombu itself could not read."""
+        self._hold(message, undecodable(message, exc, self.limits))
+
+    def _hold(self, message: Any, item: TaskRecord | Undecodable) -> None:
+        self._batch.add(message.delivery_tag, item)
+
+
+class _Stopping(Exception):
+    """The monitor is to stop while it tries to connect."""
+
+
+def _log_away(connection: Any, exc: BaseException, then: str) -> None:
+    logger.warning("The broker is away (%s: %s); %s", connection.shown_uri(), shown(exc), then)
+
+
+def limits_of(app: Any) -> Limits:
+    """What of the arguments the settings of ``app`` allow to be stored."""
+    conf = app.conf
+    if conf.MONITOR_REDACT and not callable(conf.MONITOR_REDACT):
+        _import_tasks(app)
+    redact, redact_headers = make_redaction(conf.MONITOR_REDACT, app.tasks)
+    return Limits(
+        store_args=conf.MONITOR_STORE_ARGS,
+        max_args_bytes=conf.MONITOR_MAX_ARGS_BYTES,
+        redact=redact,
+        redact_headers=redact_headers,
+    )
+
+
+def _import_tasks(app: Any) -> None:
+    """Import what a worker imports: only the tasks' code names their positional arguments."""
+    try:
+        app.loader.import_default_modules()
+    except Exception as exc:  # whatever happens in a module of the application
+        raise ConfigError(
+            "MONITOR_REDACT needs the names of the tasks' arguments, and a module with tasks "
+            f"cannot be imported ({type(exc).__name__}: {exc}): install what it needs beside the "
+            "monitor, or give a function."
+        ) from exc
+
+
+def ignoring(app: Any) -> frozenset[str]:
+    """Return the names of the tasks that ignore their result, of those that ``app`` knows.
+
+    Where their outcomes are recorded, it matters little, and no module is imported for it.
+    """
+    if not records_ignored(app.conf):
+        try:
+            app.loader.import_default_modules()
+        except Exception as exc:  # whatever happens in a module of the application
+            logger.warning(
+                "A module with tasks cannot be imported (%s: %s): those of its tasks that ignore "
+                "their result are shown as PENDING where a program without their code sends them",
+                type(exc).__name__,
+                exc,
+            )
+    return frozenset(name for name, task in app.tasks.items() if task.ignore_result)
+
+
+def acknowledge(channel: Any, tags: list[Any]) -> None:
+    """Acknowledge the messages of one batch, in as few round trips as the broker allows."""
+    if not tags:
+        return
+    many: Callable[[list[Any]], None] | None = getattr(channel, "basic_ack_many", None)
+    if many is not None:
+        many(tags)
+    elif isinstance(tags[-1], int):
+        channel.basic_ack(tags[-1], multiple=True)  # AMQP numbers the deliveries of a channel
+    else:
+        for tag in tags:  # virtual transports heed no ``multiple``
+            channel.basic_ack(tag)
+
+
+def tolerant(message_type: Any) -> Any:
+    """A virtual transport's message that takes anything that a foreign client may have left."""
+
+    class Message(message_type):
+        def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+            try:
+                super().__init__(payload, channel=channel, **options)
+                if isinstance(self.delivery_info, dict):
+                    return
+            except Exception as exc:
+                logger.debug("No message of kombu's form: %s", type(exc).__name__)
+            # All of it becomes the body of a message that says nothing.
+            tag = {"delivery_tag": payload["properties"]["delivery_tag"]}
+            text = json.dumps(payload, default=repr)
+            super().__init__({"body": text, "properties": tag}, channel=channel, **options)
+
+    return Message
+
+
+def undecodable(message: Any, exc: Exception, limits: Limits) -> Undecodable:
+    """What is kept of a message that is no task message; where arguments are hidden, no body."""
+    if not isinstance(exc, MessageError):
+        logger.warning("A message could not be decoded: %s", type(exc).__name__)
+    info = message.delivery_info or {}
+    body = _bytes(message.body)
+    headers, properties = (
+        {name: value for name, value in (part or {}).items() if name not in _OF_ONE_DELIVERY}
+        for part in (message.headers, message.properties)
+    )
+    whole = hashlib.sha256(repr((headers, properties)).encode("utf-8", "replace") + body)
+    error, hides = f"{type(exc).__name__}: {exc}", limits.redact or not limits.store_args
+    if hides:
+        error = str(exc) if isinstance(exc, MessageError) else type(exc).__name__
+        for name in ("argsrepr", "kwargsrepr"):
+            headers.pop(name, None)
+        headers = redacted(headers, limits)
+    return Undecodable(
+        error=error,
+        body=None if hides else body[:MAX_STORED_BODY],
+        body_size=len(body),
+        routing_key=info.get("routing_key"),
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        headers=headers,
+        properties=properties,
+        digest=whole.hexdigest(),
+    )
+
+
+def _bytes(body: Any) -> bytes:
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    # What is neither came in the place of a text: its JSON, on virtual transports.
+    text = body if isinstance(body, str) else "" if body is None else repr(body)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _broker_errors(connection: Any) -> tuple[type[BaseException], ...]:
+    found: Iterable[type[BaseException]] = (
+        *connection.recoverable_connection_errors,
+        *connection.recoverable_channel_errors,
+        *connection.connection_errors,
+        *connection.channel_errors,
+    )
+    return (*found, OSError)
+
+
+def _close(connection: Any) -> None:
+    try:
+        connection.release()
+    except Exception as exc:  # it is broken already, and the next one is made anew
+        logger.debug("Closing the connection failed: %s", type(exc).__name__)

@@ -1,0 +1,1 @@
+"""What needs neither Celery nor SQL: URLs, JSON text."""

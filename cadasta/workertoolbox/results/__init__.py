@@ -1,0 +1,5 @@
+"""The result backend."""
+
+from __future__ import annotations
+
+from .backend import ToolboxBackend as ToolboxBackend

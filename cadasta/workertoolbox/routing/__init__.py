@@ -1,0 +1,1 @@
+"""The exchange, its queues, and which task goes where."""

@@ -1,0 +1,1 @@
+"""Databases by SQLAlchemy, without Celery: engines, tables, migrations, what errors mean."""

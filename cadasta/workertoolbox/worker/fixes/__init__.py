@@ -1,0 +1,1 @@
+"""Workarounds of Celery, each in a file of its own."""

@@ -1,0 +1,244 @@
+"""``setup_app``: what an app needs beyond its settings."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import secrets
+from datetime import datetime, timedelta
+from typing import Any
+
+from celery import signals
+from celery.utils.time import subtract_datetimes
+
+from ..brokers.kinds import broker_kind, require_same_broker
+from ..errors import TopologyError
+from ..plain import stopping
+from ..plain.urls import database_url, mask_url
+from ..publishing.probe import register_probe
+from ..publishing.signals import delay_topology
+from ..routing.queues import require_possible_queues
+from ..routing.router import Router, router_of
+from . import logs
+from .fixes.replacements import keep_replacements
+from .fixes.retries import keep_retries
+
+logger = logging.getLogger(__name__)
+
+#: The shortest ETA that Celery cannot round down to none before it publishes.
+SHORT_DELAY = timedelta(seconds=1.1)
+
+
+def setup_app(app: Any, throw: bool = True) -> None:
+    """Prepare ``app`` and its broker and database; done once, further calls change nothing.
+
+    It declares the exchange and all queues, creates missing tables, limits
+    ``celery.chord_unlock`` to ``CHORD_UNLOCK_MAX_RETRIES`` polls, keeps tasks whose retry cannot
+    be published, gives what replaces a task its headers and the like, refuses to consume the
+    monitor queue, and sets up logging where the settings ask for it. A worker calls it by itself
+    when it starts (``throw=False``). A producer or a shell may call it, and need not.
+
+    Args:
+        app: a Celery app that is configured by :class:`~.conf.Config`.
+        throw: raise what fails; with False it is logged, and the other steps still run.
+            ``app.is_set_up`` is True only where all steps have succeeded.
+
+    Raises:
+        ConfigError: the app is not configured by ``Config``.
+        ToolboxError, kombu.exceptions.OperationalError: a step failed.
+    """
+    if getattr(app, "is_set_up", False):
+        return
+    router_of(app)
+    app.is_set_up = False
+    done = True
+    steps = (
+        set_up_logging,
+        refuse_other_broker,
+        limit_chords,
+        keep_retries,
+        keep_replacements,
+        register_probe,
+        guard_monitor_queue,
+        name_control_queues,
+        lengthen_short_delays,
+        announce_stops,
+        stop_warm,
+        skip_heartbeats,
+        fail_unsendable,
+        declare_topology,
+        make_tables,
+    )
+    for step in steps:
+        try:
+            step(app)
+        except Exception as exc:
+            if throw:
+                raise
+            done = False
+            # Drivers repeat the URL with its password in their messages.
+            logger.error(
+                "Setting up the app: %s failed: %s",
+                step.__name__,
+                mask_url(f"{type(exc).__name__}: {exc}"),
+            )
+    app.is_set_up = done
+
+
+def refuse_other_broker(app: Any) -> None:
+    """Refuse a broker that ``Celery(broker=...)`` has put in the place of ``Config``'s."""
+    require_same_broker(app.conf)
+
+
+def declare_topology(app: Any) -> None:
+    """Declare exchange, work queues, monitor queue and, with quorum queues, the delay queues."""
+    router = router_of(app)
+    if broker_kind(app.conf.broker_write_url, app.conf.broker_transport) == "amqp":
+        require_possible_queues(router.queues.values())
+    with app.connection_for_write() as connection:
+        retries = max(3, len(connection.alt))  # each host of a list
+        connection.ensure_connection(max_retries=retries, interval_start=0, interval_step=0.2)
+        channel = connection.default_channel
+        entities = [*router.queues.values(), router.monitor]
+        if router.quorum:
+            entities += delay_topology(router, router.queues)
+        for entity in entities:
+            entity(channel).declare()
+
+
+def limit_chords(app: Any) -> None:
+    """Bound the polls of ``celery.chord_unlock``; Celery's own has no limit."""
+    app.tasks["celery.chord_unlock"].max_retries = app.conf.CHORD_UNLOCK_MAX_RETRIES
+
+
+def make_tables(app: Any) -> None:
+    """Create what is missing in the result backend's database, where that is an SQL one."""
+    url = database_url(app.conf.result_backend)
+    if url is None:
+        return
+    from ..sql.engines import make_engine  # SQLAlchemy
+    from ..sql.migrations import upgrade
+
+    engine = make_engine(url, timeout=app.conf.DATABASE_TIMEOUT)
+    try:
+        upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def guard_monitor_queue(app: Any) -> None:
+    """Refuse ``control add_consumer`` for the monitor queue: its copies would run as tasks.
+
+    ``worker -Q`` refuses it without help, because the monitor queue is not in ``task_queues``.
+    """
+    from celery.worker.control import Panel  # the worker's part of Celery
+
+    add_consumer = Panel.data["add_consumer"]
+    if getattr(add_consumer, "guarded", False):
+        return
+
+    def guarded(state: Any, queue: str, *args: Any, **kwargs: Any) -> Any:
+        router = state.app.conf.task_routes
+        if isinstance(router, Router) and queue == router.monitor.name:
+            raise TopologyError(
+                f"{queue!r} is the monitor queue: its messages are copies, and a worker would run "
+                f"each task again. Start 'celery monitor' instead."
+            )
+        return add_consumer(state, queue, *args, **kwargs)
+
+    guarded.guarded = True  # type: ignore[attr-defined]
+    Panel.data["add_consumer"] = guarded
+
+
+def name_control_queues(app: Any) -> None:
+    """On RabbitMQ, give the queue of a worker's remote control a new name with each connection.
+
+    The queue is exclusive (``control_queue_exclusive``). Where a worker is back before RabbitMQ has
+    missed its old connection, the old queue is still locked, and the worker would end by error 405;
+    so would a second worker of the same name.
+    """
+    conf = app.conf
+    if not conf.control_queue_exclusive or broker_kind(conf.broker_read_url) != "amqp":
+        return
+    mailbox = app.control.mailbox
+    get_queue = mailbox.get_queue
+
+    def get_own_queue(hostname: str) -> Any:
+        queue = get_queue(hostname)
+        queue.name = f"{queue.name}.{secrets.token_hex(4)}"
+        return queue
+
+    mailbox.get_queue = get_own_queue
+
+
+def lengthen_short_delays(app: Any) -> None:
+    """On quorum queues, let a delay below one second be one second.
+
+    Celery 5.7 counts a delay in whole seconds there and raises ValueError for none, in a retry too.
+    """
+    if not router_of(app).quorum:
+        return
+    send_task = app.send_task
+
+    @functools.wraps(send_task)
+    def send(*args: Any, **options: Any) -> Any:
+        countdown, eta = options.get("countdown"), options.get("eta")
+        if countdown:
+            options["countdown"] = max(countdown, 1)
+        elif eta:
+            moment = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
+            if timedelta(0) < subtract_datetimes(moment, app.now()) < SHORT_DELAY:
+                options["eta"] = app.now() + SHORT_DELAY
+        return send_task(*args, **options)
+
+    app.send_task = send
+
+
+def stop_warm(app: Any) -> None:
+    """Add the step that keeps a warm stop from running tasks twice, for workers."""
+    from .fixes.warm_stop import AcceptBeforeFlush  # the worker's part of Celery
+
+    app.steps["consumer"].add(AcceptBeforeFlush)
+
+
+def skip_heartbeats(app: Any) -> None:
+    """Add the step that lets tasks of a solo pool take longer than heartbeats, for workers."""
+    from .fixes.heartbeats import SkipInSolo  # the worker's part of Celery
+
+    app.steps["consumer"].add(SkipInSolo)
+
+
+def fail_unsendable(app: Any) -> None:
+    """Add the step that lets a task fail whose arguments would end a worker, for workers."""
+    from .fixes.handover import FailUnsendable  # the worker's part of Celery
+
+    app.steps["worker"].add(FailUnsendable)
+
+
+def announce_stops(app: Any) -> None:
+    """Tell a worker's processes when it is to stop, so that none waits long for a database."""
+    from .fixes.warm_stop import AnnounceStop  # the worker's part of Celery
+
+    stopping.prepare()
+    signals.worker_shutting_down.connect(
+        _announce_stop, weak=False, dispatch_uid="workertoolbox.announce_stop"
+    )
+    app.steps["worker"].add(AnnounceStop)
+
+
+def _announce_stop(**_: Any) -> None:
+    stopping.announce()
+
+
+def set_up_logging(app: Any) -> None:
+    """Log files and Sentry, where the settings ask for them."""
+    folder = app.conf.SETUP_FILE_LOGGING
+    if folder:
+        logs.log_to_files(folder)
+        # A worker sets up its own log later, and takes all handlers away before.
+        for signal in (signals.after_setup_logger, signals.after_setup_task_logger):
+            signal.connect(
+                lambda **_: logs.log_to_files(folder), weak=False, dispatch_uid="workertoolbox_logs"
+            )
+    if app.conf.SETUP_SENTRY_LOGGING:
+        logs.report_to_sentry()

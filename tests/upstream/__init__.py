@@ -1,0 +1,1 @@
+"""What this project touches of other libraries beyond their public promises."""

@@ -1,0 +1,67 @@
+"""A row of the table: one private or fragile name of another library, and what is known of it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Canary:
+    """One name of another library that a new release of it may change without notice.
+
+    Attributes:
+        name: where it is: ``module:attribute``; ``module:Class.attribute`` for a member.
+        known: what it was when our code was written against it: the digest of its source (see
+            :func:`present`), its signature, or its type, for each release that was tried.
+        reason: what we do with it.
+        issue: the upstream issue, or "" where none is known.
+        delete_when: what upstream change would let us delete our code.
+        releases: what it may be in further releases, as ``known``.
+    """
+
+    name: str
+    known: str
+    reason: str
+    delete_when: str
+    issue: str = ""
+    releases: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def found(name: str) -> Any:
+    """The object of that name.
+
+    Raises:
+        ImportError, AttributeError: upstream has it no longer.
+    """
+    module, _, attributes = name.partition(":")
+    value: Any = importlib.import_module(module)
+    for attribute in attributes.split("."):
+        value = inspect.getattr_static(value, attribute, None) or getattr(value, attribute)
+    return value
+
+
+def present(name: str) -> str:
+    """What can be told of it today: a digest of its source, else its type."""
+    value = found(name)
+    if isinstance(value, (staticmethod, classmethod)):
+        value = value.__func__
+    if isinstance(value, property):
+        value = value.fget
+    value = inspect.unwrap(value) if callable(value) else value
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return f"source {digest(inspect.getsource(value))}"
+    return f"type {type(value).__name__}"
+
+
+def digest(source: str) -> str:
+    """The first digits of a hash of some code, whatever its indentation and its comments."""
+    lines = (line.strip() for line in source.splitlines())
+    text = "\n".join(line for line in lines if line and not line.startswith("#"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
