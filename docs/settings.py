@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from cadasta.workertoolbox.brokers.visibility import VISIBILITY_TIMEOUT
 from cadasta.workertoolbox.conf import defaults
 
 README = Path(__file__).parent.parent / "README.rst"
@@ -45,7 +46,7 @@ def celery_rows() -> Iterator[tuple[str, str, str]]:
     )
     yield (
         "broker_transport_options: visibility_timeout",
-        f"on Redis, SQS, embedded: ``{defaults.VISIBILITY_TIMEOUT}`` or more",
+        f"on Redis, SQS, embedded: ``{VISIBILITY_TIMEOUT}`` or more",
         "Above every time limit and ``ETA_HORIZON``: a shorter one hands a task out twice.",
     )
     yield (

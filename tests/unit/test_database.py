@@ -93,7 +93,7 @@ def test_database_url(backend: str, expected: str | None) -> None:
 
 def test_urls_do_not_load_sqlalchemy() -> None:
     code = (
-        "import sys; from cadasta.workertoolbox.database import mask_url, build_url, database_url;"
+        "import sys; from cadasta.workertoolbox.plain.urls import build_url, database_url;"
         "assert 'sqlalchemy' not in sys.modules, 'loaded'"
     )
     subprocess.run(

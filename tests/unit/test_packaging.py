@@ -81,7 +81,7 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> No
     }
     assert packed == sources
     assert "cadasta/workertoolbox/py.typed" in packed
-    assert "cadasta/workertoolbox/migrations/__init__.py" in packed
+    assert "cadasta/workertoolbox/sql/migrations/__init__.py" in packed
     assert "cadasta/__init__.py" not in packed
 
 

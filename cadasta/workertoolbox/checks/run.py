@@ -20,7 +20,7 @@ def run_checks(app: Any, timeout: float = 10.0) -> Iterator[Finding]:
     ledger keeps under the name ``workertoolbox.probe``.
 
     Args:
-        app: a Celery app that is configured by :class:`~.conf.Config`.
+        app: a Celery app that is configured by :class:`~..conf.config.Config`.
         timeout: seconds to wait for the monitor.
 
     Raises:

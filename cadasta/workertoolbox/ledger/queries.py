@@ -156,7 +156,7 @@ def attempt_table(schema: str | None) -> TableClause:
 
 
 def attempts_of(kept: TableClause, task_id: str) -> Select[Any]:
-    """Return the selection of the fields of each :class:`~.ledger_values.Attempt` of a task."""
+    """Return the selection of the fields of each :class:`~.model.Attempt` of a task."""
     fields = ("retries", "state", "worker", "started_at", "ended_at", "runtime", "error")
     chosen = select(*(kept.c[field] for field in fields)).where(kept.c.task_id == task_id)
     # Places below 0 are of messages that were delivered again, after a hard time limit.

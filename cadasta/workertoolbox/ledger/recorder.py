@@ -2,7 +2,7 @@
 
 A later publication replaces what the row says, but for the parent, which is that of the first one,
 and for what the caller said once; any other adds to the count of publications. See
-:mod:`.ledger_columns`.
+:mod:`.columns`.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ _IS_TIME = tuple(name in _TIMES for name in COLUMNS)
 
 
 def _rows(columns: list[Values]) -> list[tuple[Any, ...]]:
-    """Return rows for ``executemany``, with times as text, as :class:`schema.UTCDateTime`."""
+    """Return rows for ``executemany``, with times as text, as :class:`~..sql.tables.UTCDateTime`."""
     texts = [
         [v and v.isoformat(" ", "microseconds")[:26] for v in column] if is_time else column
         for column, is_time in zip(columns, _IS_TIME, strict=True)

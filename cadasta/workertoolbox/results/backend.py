@@ -63,7 +63,7 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
 
     A database that is away is tried again for about half an hour by a worker that has a result,
     by ``get()`` until its time-out, and for 10 seconds by who takes one look (see
-    :mod:`.result_retries`). That a task has started is not worth waiting for: the task runs, and
+    :mod:`.patience`). That a task has started is not worth waiting for: the task runs, and
     its start is written with its result. A connection without an answer for ``DATABASE_TIMEOUT``
     seconds (10) counts as away. These settings bound the attempts of all:
     ``result_backend_always_retry``, ``result_backend_max_retries``,

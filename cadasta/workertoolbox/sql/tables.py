@@ -1,6 +1,6 @@
 """The ledger's tables and the result backend's, as SQLAlchemy sees them.
 
-The tables are made by :mod:`cadasta.workertoolbox.migrations`; a test keeps both alike.
+The tables are made by :mod:`.migrations`; a test keeps both alike.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def setup_app(app: Any, throw: bool = True) -> None:
     when it starts (``throw=False``). A producer or a shell may call it, and need not.
 
     Args:
-        app: a Celery app that is configured by :class:`~.conf.Config`.
+        app: a Celery app that is configured by :class:`~..conf.config.Config`.
         throw: raise what fails; with False it is logged, and the other steps still run.
             ``app.is_set_up`` is True only where all steps have succeeded.
 

@@ -11,7 +11,7 @@ Which wait ends when, and what it raises:
 - connecting: ``broker_connection_timeout`` for the host, and thrice that for the whole handshake
   (OSError);
 - writing a message, and the wait for its confirmation: ``confirm_timeout`` each
-  (RecoverableConnectionError, :class:`~.errors.UnconfirmedError`);
+  (RecoverableConnectionError, :class:`~...errors.UnconfirmedError`);
 - any other answer, such as to a declaration: ``answer_timeout`` (OSError);
 - closing a channel or a connection: ``CLOSE_TIMEOUT``.
 

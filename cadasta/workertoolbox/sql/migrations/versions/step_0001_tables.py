@@ -1,6 +1,6 @@
 """The task ledger's tables, and Celery's result tables where Celery has not made them yet.
 
-The definitions are this version's for ever: they do not follow later changes of ``schema.py``.
+The definitions are this version's for ever: they do not follow later changes of ``tables.py``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from alembic import op
 from sqlalchemy.dialects import mysql, postgresql
 
 from cadasta.workertoolbox.errors import LedgerError
-from cadasta.workertoolbox.sql.tables import UTCDateTime
 from cadasta.workertoolbox.sql.migrations.tolerant import try_change
+from cadasta.workertoolbox.sql.tables import UTCDateTime
 
 logger = logging.getLogger(__name__)
 

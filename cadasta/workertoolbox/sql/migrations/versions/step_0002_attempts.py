@@ -1,6 +1,6 @@
 """When a task started and how long it ran, and each of its attempts.
 
-The definitions are this version's for ever: they do not follow later changes of ``schema.py``.
+The definitions are this version's for ever: they do not follow later changes of ``tables.py``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
-from cadasta.workertoolbox.sql.tables import UTCDateTime
 from cadasta.workertoolbox.sql.migrations.tolerant import try_change
+from cadasta.workertoolbox.sql.tables import UTCDateTime
 
 logger = logging.getLogger(__name__)
 
