@@ -32,8 +32,8 @@ from .model import (
     Undecodable,
     Workflow,
 )
-from .outcomes import Results
 from .recorder import Recorder
+from .result_table import Results
 from .retention import Progress, Pruning
 from .workflow import build_workflow
 
