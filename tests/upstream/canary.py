@@ -18,8 +18,10 @@ class Canary:
         known: what it was when our code was written against it: the digest of its source (see
             :func:`present`), its signature, or its type, for each release that was tried.
         reason: what we do with it.
-        issue: the upstream issue, or "" where none is known.
         delete_when: what upstream change would let us delete our code.
+        covers: the private names in our code that this row stands for; a private attribute of an
+            instance has no place of its own, so the code that sets it is looked at.
+        issue: the upstream issue, or "" where none is known.
         releases: what it may be in further releases, as ``known``.
     """
 
@@ -27,6 +29,7 @@ class Canary:
     known: str
     reason: str
     delete_when: str
+    covers: tuple[str, ...] = ()
     issue: str = ""
     releases: tuple[str, ...] = ()
 

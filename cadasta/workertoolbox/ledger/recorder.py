@@ -151,7 +151,7 @@ _IS_TIME = tuple(name in _TIMES for name in COLUMNS)
 
 
 def _rows(columns: list[Values]) -> list[tuple[Any, ...]]:
-    """Return rows for ``executemany``, with times as text, as :class:`~..sql.tables.UTCDateTime`."""
+    """Return rows for ``executemany``, with times as text, as that type."""
     texts = [
         [v and v.isoformat(" ", "microseconds")[:26] for v in column] if is_time else column
         for column, is_time in zip(columns, _IS_TIME, strict=True)

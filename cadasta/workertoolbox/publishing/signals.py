@@ -1,7 +1,7 @@
 """What happens at a publish: the time stamp, the caller's values, the expiry, the net for strays.
 
 Celery's publish signals are global to the process. They act here only where the publish carries
-the toolbox's :class:`~..routing.router.Declaration`, so another app in the same process is left alone.
+the toolbox's :class:`~..routing.router.Declaration`, so another app of the process is left alone.
 """
 
 from __future__ import annotations
