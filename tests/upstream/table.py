@@ -399,6 +399,7 @@ CANARIES = (
         covers=("_sock",),
         reason="brokers/redis/connection.py bounds the handshake; whether a socket is open",
         delete_when="redis-py bounds its handshake",
+        releases=("source 3e4202322744",),
     ),
     Canary(
         "kombu.transport.SQS:Channel._receive_message",
@@ -427,6 +428,7 @@ CANARIES = (
         covers=("_read_timeout", "_write_timeout"),
         reason="sql/watch.py: how long a driver waits by itself",
         delete_when="PyMySQL's time-outs hold for a whole answer",
+        releases=("source f6e5dfc98c6c",),
     ),
     Canary(
         "alembic.script.base:ScriptDirectory._upgrade_revs",
@@ -434,5 +436,6 @@ CANARIES = (
         covers=("_upgrade_revs",),
         reason="sql/migrations runs the steps without a file of settings",
         delete_when="alembic's on_version_apply tells the steps",
+        releases=("source b4bcde604684",),
     ),
 )
