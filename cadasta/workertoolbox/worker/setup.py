@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import secrets
-from datetime import datetime, timedelta
 from typing import Any
 
 from celery import signals
-from celery.utils.time import subtract_datetimes
 
 from ..brokers.kinds import broker_kind, require_same_broker
-from ..errors import TopologyError
 from ..plain import stopping
 from ..plain.urls import database_url, mask_url
 from ..publishing.probe import register_probe
 from ..publishing.signals import delay_topology
 from ..routing.queues import require_possible_queues
-from ..routing.router import Router, router_of
+from ..routing.router import router_of
 from . import logs
+from .fixes.control_queues import name_control_queues
 from .fixes.replacements import keep_replacements
 from .fixes.retries import keep_retries
+from .fixes.short_delays import lengthen_short_delays
+from .monitor_guard import guard_monitor_queue
 
 logger = logging.getLogger(__name__)
-
-#: The shortest ETA that Celery cannot round down to none before it publishes.
-SHORT_DELAY = timedelta(seconds=1.1)
 
 
 def setup_app(app: Any, throw: bool = True) -> None:
@@ -124,74 +119,6 @@ def make_tables(app: Any) -> None:
         upgrade(engine)
     finally:
         engine.dispose()
-
-
-def guard_monitor_queue(app: Any) -> None:
-    """Refuse ``control add_consumer`` for the monitor queue: its copies would run as tasks.
-
-    ``worker -Q`` refuses it without help, because the monitor queue is not in ``task_queues``.
-    """
-    from celery.worker.control import Panel  # the worker's part of Celery
-
-    add_consumer = Panel.data["add_consumer"]
-    if getattr(add_consumer, "guarded", False):
-        return
-
-    def guarded(state: Any, queue: str, *args: Any, **kwargs: Any) -> Any:
-        router = state.app.conf.task_routes
-        if isinstance(router, Router) and queue == router.monitor.name:
-            raise TopologyError(
-                f"{queue!r} is the monitor queue: its messages are copies, and a worker would run "
-                f"each task again. Start 'celery monitor' instead."
-            )
-        return add_consumer(state, queue, *args, **kwargs)
-
-    guarded.guarded = True  # type: ignore[attr-defined]
-    Panel.data["add_consumer"] = guarded
-
-
-def name_control_queues(app: Any) -> None:
-    """On RabbitMQ, give the queue of a worker's remote control a new name with each connection.
-
-    The queue is exclusive (``control_queue_exclusive``). Where a worker is back before RabbitMQ has
-    missed its old connection, the old queue is still locked, and the worker would end by error 405;
-    so would a second worker of the same name.
-    """
-    conf = app.conf
-    if not conf.control_queue_exclusive or broker_kind(conf.broker_read_url) != "amqp":
-        return
-    mailbox = app.control.mailbox
-    get_queue = mailbox.get_queue
-
-    def get_own_queue(hostname: str) -> Any:
-        queue = get_queue(hostname)
-        queue.name = f"{queue.name}.{secrets.token_hex(4)}"
-        return queue
-
-    mailbox.get_queue = get_own_queue
-
-
-def lengthen_short_delays(app: Any) -> None:
-    """On quorum queues, let a delay below one second be one second.
-
-    Celery 5.7 counts a delay in whole seconds there and raises ValueError for none, in a retry too.
-    """
-    if not router_of(app).quorum:
-        return
-    send_task = app.send_task
-
-    @functools.wraps(send_task)
-    def send(*args: Any, **options: Any) -> Any:
-        countdown, eta = options.get("countdown"), options.get("eta")
-        if countdown:
-            options["countdown"] = max(countdown, 1)
-        elif eta:
-            moment = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
-            if timedelta(0) < subtract_datetimes(moment, app.now()) < SHORT_DELAY:
-                options["eta"] = app.now() + SHORT_DELAY
-        return send_task(*args, **options)
-
-    app.send_task = send
 
 
 def stop_warm(app: Any) -> None:
