@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cadasta.workertoolbox.errors import MessageError
-from cadasta.workertoolbox.messages.decoding import Limits, TaskRecord, decode, to_json
+from cadasta.workertoolbox.messages.decoding import TaskRecord, decode, to_json
+from cadasta.workertoolbox.messages.policy import StoragePolicy
 from cadasta.workertoolbox.messages.redaction import make_redaction
 
 HEADERS: dict[str, Any] = {
@@ -136,7 +137,7 @@ def test_large_arguments_leave_their_repr_and_a_mark() -> None:
     record = read(large)
     assert record.args is None and record.args_truncated
     assert record.kwargs == '{"small":1}'
-    assert read(large, limits=Limits(max_args_bytes=80_000)).args_truncated is False
+    assert read(large, policy=StoragePolicy(max_args_bytes=80_000)).args_truncated is False
     huge = json.dumps([["x" * 10 * 2**20], {}, {}])
     record = read(huge, headers={**HEADERS, "argsrepr": "y" * 5000})
     assert record.args is record.kwargs is None and record.args_truncated
@@ -144,7 +145,7 @@ def test_large_arguments_leave_their_repr_and_a_mark() -> None:
 
 
 def test_arguments_can_be_left_out() -> None:
-    record = read(limits=Limits(store_args=False))
+    record = read(policy=StoragePolicy(store_args=False))
     assert record.args is record.kwargs is record.args_repr is record.kwargs_repr is None
 
 
@@ -200,7 +201,7 @@ def test_a_large_value_is_hidden_all_the_same() -> None:
     properties = {"api_token": "s3cret", "trace": "x" * 70_000, "nested": {"token": "s3cret"}}
     record = read(
         headers={**HEADERS, "toolbox_properties": properties},
-        limits=Limits(redact_headers=hidden),
+        policy=StoragePolicy(redact_headers=hidden),
     )
     assert record.properties is not None and "s3cret" not in repr(record)
     assert (record.properties["api_token"], record.properties["nested"]) == (
@@ -248,7 +249,7 @@ def redacted(rule: Any, *args: Any, **kwargs: Any) -> TaskRecord:
     headers["auth"] = {"user": "ann", "Password": "t0p"}
     headers["stamps"] = {"tenant": [1], "token_id": ["t0p"]}
     body = json.dumps([args, kwargs, {}])
-    return read(body, headers, limits=Limits(redact=redact, redact_headers=redact_headers))
+    return read(body, headers, policy=StoragePolicy(redact=redact, redact_headers=redact_headers))
 
 
 def test_named_arguments_are_hidden_wherever_they_stand() -> None:
@@ -285,7 +286,7 @@ def test_what_cannot_be_redacted_is_not_stored() -> None:
     record = read(
         b"not json",
         {"task": "login", "id": "i", "argsrepr": "('t0p',)"},
-        limits=Limits(redact=redact, redact_headers=hidden),
+        policy=StoragePolicy(redact=redact, redact_headers=hidden),
     )
     assert "t0p" not in repr(record)
     assert record.args_truncated
@@ -316,7 +317,7 @@ def test_all_further_arguments_have_one_name() -> None:
 
 def test_arguments_of_unknown_names_are_hidden() -> None:
     redact, hidden = make_redaction(["password"], {})
-    record = read(headers=HEADERS, limits=Limits(redact=redact, redact_headers=hidden))
+    record = read(headers=HEADERS, policy=StoragePolicy(redact=redact, redact_headers=hidden))
     assert (record.args, record.kwargs) == ('["***","***"]', '{"three":3}')
 
 

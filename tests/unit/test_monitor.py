@@ -16,8 +16,9 @@ from sqlalchemy import create_engine, text
 from cadasta.workertoolbox import Config, Ledger
 from cadasta.workertoolbox.errors import ConfigError
 from cadasta.workertoolbox.ledger.model import Undecodable
-from cadasta.workertoolbox.messages.decoding import Limits, TaskRecord
-from cadasta.workertoolbox.monitor.monitor import limits_of
+from cadasta.workertoolbox.messages.decoding import TaskRecord
+from cadasta.workertoolbox.messages.policy import StoragePolicy
+from cadasta.workertoolbox.monitor.monitor import policy_of
 from cadasta.workertoolbox.monitor.monitor import undecodable as undecodable_of
 from cadasta.workertoolbox.monitor.writer import Batch, Writer
 from tests.monitor_thread import monitoring
@@ -60,13 +61,13 @@ def test_redaction_knows_the_tasks_of_modules_that_only_workers_import(
         "def login(user, password): ...\n"
     )
     app = make_app(include="redacted_tasks", MONITOR_REDACT=["password"])
-    redact = limits_of(app).redact
+    redact = policy_of(app).redact
     sys.modules.pop("redacted_tasks")
     assert redact is not None
     assert redact("export.login", ["ann", SECRET], {}) == (["ann", "***"], {})
     broken = make_app(include="no_such_module", MONITOR_REDACT=["password"])
     with pytest.raises(ConfigError, match="no_such_module"):
-        limits_of(broken)
+        policy_of(broken)
 
 
 @pytest.mark.parametrize("rule", [{"MONITOR_REDACT": ["pass*"]}, {"MONITOR_STORE_ARGS": False}])
@@ -86,7 +87,7 @@ def test_what_is_no_task_message_leaves_no_body_where_arguments_are_hidden(
 def test_a_redelivered_message_has_the_digest_of_its_first_delivery() -> None:
     def digest(**headers: Any) -> str | None:
         message = Message(b"no task", headers=headers, properties={"delivery_tag": len(headers)})
-        return undecodable_of(message, ValueError(), Limits()).digest
+        return undecodable_of(message, ValueError(), StoragePolicy()).digest
 
     assert digest(a=1) == digest(a=1, **{"x-delivery-count": 2})
     assert digest(a=1) != digest(a=2)

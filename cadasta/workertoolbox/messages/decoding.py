@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import MessageError
 from ..routing.names import plain_routing_key
+from .policy import EVERYTHING, StoragePolicy, log_unstored_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -79,26 +80,7 @@ MAX_REPR = 1024
 MAX_HEADER_BYTES = 65_536
 #: A body above this, in bytes, is not even parsed: memory stays flat.
 MAX_PARSED_BODY = 2**20
-#: A redaction: task name, arguments and keyword arguments in, the same two out.
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode  # dumps makes one a call
-Redaction = Callable[[str, Any, Any], tuple[Any, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What of a task's arguments is stored.
-
-    Args:
-        store_args: store arguments at all.
-        max_args_bytes: the largest JSON text of ``args`` or ``kwargs`` that is stored, in bytes.
-        redact: replaces values before anything is stored.
-        redact_headers: returns what is stored of custom headers, or of stamps.
-    """
-
-    store_args: bool = True
-    max_args_bytes: int = 65_536
-    redact: Redaction | None = None
-    redact_headers: Callable[[Any], Any] | None = None
 
 
 def decode(
@@ -109,7 +91,7 @@ def decode(
     properties: Mapping[str, Any] | None,
     exchange: str | None,
     routing_key: str | None,
-    limits: Limits = Limits(),
+    policy: StoragePolicy = EVERYTHING,
     ignoring: Container[str] = (),
 ) -> TaskRecord:
     """The record of one task message of the monitor queue.
@@ -123,7 +105,7 @@ def decode(
         content_type: its format, ``application/json`` where it is to be read.
         headers, properties: the message's own.
         exchange, routing_key: what it was published with.
-        limits: what of the arguments is kept.
+        policy: what of it may be stored.
         ignoring: the names of tasks that ignore their result where the message does not say: a
             program without their code does not know it.
 
@@ -143,7 +125,7 @@ def decode(
     if len(task_id) > MAX_ID:
         raise MessageError(f"the task message's id has {len(task_id)} characters of {MAX_ID}")
     name = _name(fields.get("task"), "task name")
-    stored = _stored_arguments(name, args, kwargs, parsed, fields, limits)
+    stored = _stored_arguments(name, args, kwargs, parsed, fields, policy)
     time_limit, soft_time_limit = _pair(fields.get("timelimit"))
     ignored = fields.get("ignore_result")
     return TaskRecord(
@@ -163,9 +145,9 @@ def decode(
         time_limit=time_limit,
         soft_time_limit=soft_time_limit,
         ignore_result=ignored is True or (ignored is None and name in ignoring),
-        stamps=_mapping(fields.get("stamps"), limits),
-        headers=_mapping(_custom_headers(headers), limits),
-        properties=_mapping(headers.get(HEADER_PROPERTIES), limits),
+        stamps=_mapping(fields.get("stamps"), policy),
+        headers=_mapping(_custom_headers(headers), policy),
+        properties=_mapping(headers.get(HEADER_PROPERTIES), policy),
         published_at=_time(headers.get(HEADER_PUBLISHED_AT)),
     )
 
@@ -200,32 +182,38 @@ def _protocol_1(body: Any, content_type: Any) -> dict[str, Any]:
 
 
 def _stored_arguments(
-    name: str, args: Any, kwargs: Any, parsed: bool, fields: Mapping[str, Any], limits: Limits
+    name: str,
+    args: Any,
+    kwargs: Any,
+    parsed: bool,
+    fields: Mapping[str, Any],
+    policy: StoragePolicy,
 ) -> dict[str, Any]:
     """The columns of the arguments: JSON and repr, redacted and bounded."""
     nothing = dict.fromkeys(("args", "kwargs", "args_repr", "kwargs_repr"))
-    if not limits.store_args:
+    if not policy.store_args:
         return nothing
     hidden = {**nothing, "args_truncated": True}
-    if limits.redact is not None and not parsed:
+    if policy.redact is not None and not parsed:
         return hidden  # the repr could hold what is to be hidden
     try:
-        return _bounded_arguments(name, args, kwargs, parsed, fields, limits)
+        return _bounded_arguments(name, args, kwargs, parsed, fields, policy)
     except Exception as exc:  # of a redaction of the application, or of what nests too deeply
-        logger.warning(
-            "The arguments of a %s are not stored: %s in redacting or writing them",
-            name,
-            type(exc).__name__,  # no more: the message could tell them
-        )
+        log_unstored_arguments(name, exc)
         return hidden
 
 
 def _bounded_arguments(
-    name: str, args: Any, kwargs: Any, parsed: bool, fields: Mapping[str, Any], limits: Limits
+    name: str,
+    args: Any,
+    kwargs: Any,
+    parsed: bool,
+    fields: Mapping[str, Any],
+    policy: StoragePolicy,
 ) -> dict[str, Any]:
     args_repr, kwargs_repr = _text(fields.get("argsrepr")), _text(fields.get("kwargsrepr"))
-    if limits.redact is not None:
-        args, kwargs = limits.redact(name, args, kwargs)
+    if policy.redact is not None:
+        args, kwargs = policy.arguments(name, args, kwargs)
         args_repr, kwargs_repr = repr(args), repr(kwargs)
     elif parsed and args_repr is None:
         args_repr, kwargs_repr = repr(args), repr(kwargs)
@@ -239,10 +227,10 @@ def _bounded_arguments(
     if parsed:
         for column, value in (("args", args), ("kwargs", kwargs)):
             text = to_json(value)
-            if len(text) > limits.max_args_bytes:
-                columns["args_truncated"] = True
-            else:
+            if policy.fits(text):
                 columns[column] = text
+            else:
+                columns["args_truncated"] = True
     return columns
 
 
@@ -274,16 +262,6 @@ def custom_header_names(headers: Mapping[Any, Any]) -> set[Any]:
 def _custom_headers(headers: Mapping[str, Any]) -> dict[str, Any] | None:
     names = custom_header_names(headers)
     return {name: headers[name] for name in sorted(names)} if names else None
-
-
-def redacted(value: Any, limits: Limits) -> Any:
-    """What may be stored of headers, stamps or properties."""
-    if limits.redact_headers is None:
-        return value
-    try:
-        return limits.redact_headers(value)
-    except RecursionError:
-        return {"error": "nested too deeply to be redacted"}
 
 
 def _queue(headers: Mapping[str, Any], exchange: Any, routing_key: Any) -> str | None:
@@ -325,7 +303,7 @@ def _time(value: Any) -> datetime | None:
         return None
 
 
-def _mapping(value: Any, limits: Limits) -> dict[str, Any] | None:
+def _mapping(value: Any, policy: StoragePolicy) -> dict[str, Any] | None:
     """What is stored of a dictionary, as JSON values; None of what is no dictionary, or empty.
 
     A value that cannot be stored does not take the others with it: in its place stands why.
@@ -333,27 +311,27 @@ def _mapping(value: Any, limits: Limits) -> dict[str, Any] | None:
     if not value or not isinstance(value, dict):
         return None
     try:
-        text = _shown(value, limits)
+        text = _shown(value, policy)
     except (ValueError, TypeError, RecursionError):
         text = None
     if text is None or len(text) > MAX_HEADER_BYTES:
-        text = json.dumps(_bounded(value, limits))
+        text = json.dumps(_bounded(value, policy))
     found: dict[str, Any] = json.loads(text)
     return _finite(found) if "NaN" in text or "Infinity" in text else found
 
 
-def _shown(value: Mapping[Any, Any], limits: Limits) -> str:
-    shown = value if limits.redact_headers is None else limits.redact_headers(value)
+def _shown(value: Mapping[Any, Any], policy: StoragePolicy) -> str:
+    shown = value if policy.redact_headers is None else policy.redact_headers(value)
     return json.dumps(shown, default=repr)
 
 
-def _bounded(value: Mapping[Any, Any], limits: Limits) -> dict[str, Any]:
+def _bounded(value: Mapping[Any, Any], policy: StoragePolicy) -> dict[str, Any]:
     """``value`` with notes in the place of what is not JSON, and of the largest values."""
     kept: dict[str, Any] = {}
     for key, item in value.items():
         name = str(key)
         try:
-            kept.update(json.loads(_shown({name: item}, limits)))  # the name may be a hidden one
+            kept.update(json.loads(_shown({name: item}, policy)))  # the name may be a hidden one
         except (ValueError, TypeError, RecursionError):
             kept[name] = {"error": "not JSON"}
     # A name stands there with a colon, a comma and blanks.

@@ -9,8 +9,9 @@ from fnmatch import translate
 from typing import Any
 
 from ..errors import ConfigError
-from .decoding import Redaction
 
+#: A redaction: task name, arguments and keyword arguments in, the same two out.
+Redaction = Callable[[str, Any, Any], tuple[Any, Any]]
 #: What stands in the place of a hidden value.
 HIDDEN = "***"
 

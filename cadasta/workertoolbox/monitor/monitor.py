@@ -22,8 +22,8 @@ from ..brokers.amqp.monitor_reads import buffer_reads
 from ..errors import ConfigError, MessageError
 from ..ledger.ledger import Ledger, records_ignored
 from ..ledger.model import Undecodable
-from ..messages.decoding import Limits, TaskRecord, decode, redacted
-from ..messages.redaction import make_redaction
+from ..messages.decoding import TaskRecord, decode
+from ..messages.policy import StoragePolicy
 from ..routing.router import router_of
 from .writer import Backoff, Batch, Writer, shown
 
@@ -78,7 +78,7 @@ class Monitor:
         self.batch = batch or app.conf.MONITOR_BATCH
         self.interval = interval or app.conf.MONITOR_INTERVAL
         self.ledger = ledger or Ledger.from_app(app)
-        self.limits = limits_of(app)
+        self.policy = policy_of(app)
         self._ignoring = ignoring(app)
         #: How many messages have been recorded and acknowledged since the start.
         self.recorded = 0
@@ -235,16 +235,16 @@ class Monitor:
                 properties=message.properties,
                 exchange=info.get("exchange"),
                 routing_key=info.get("routing_key"),
-                limits=self.limits,
+                policy=self.policy,
                 ignoring=self._ignoring,
             )
         except Exception as exc:
-            item = undecodable(message, exc, self.limits)
+            item = undecodable(message, exc, self.policy)
         self._hold(message, item)
 
     def _take_broken(self, message: Any, exc: Exception) -> None:
         """Hold a message that kombu itself could not read."""
-        self._hold(message, undecodable(message, exc, self.limits))
+        self._hold(message, undecodable(message, exc, self.policy))
 
     def _hold(self, message: Any, item: TaskRecord | Undecodable) -> None:
         self._batch.add(message.delivery_tag, item)
@@ -258,18 +258,12 @@ def _log_away(connection: Any, exc: BaseException, then: str) -> None:
     logger.warning("The broker is away (%s: %s); %s", connection.shown_uri(), shown(exc), then)
 
 
-def limits_of(app: Any) -> Limits:
-    """What of the arguments the settings of ``app`` allow to be stored."""
+def policy_of(app: Any) -> StoragePolicy:
+    """What of messages the settings of ``app`` allow to be stored."""
     conf = app.conf
     if conf.MONITOR_REDACT and not callable(conf.MONITOR_REDACT):
         _import_tasks(app)
-    redact, redact_headers = make_redaction(conf.MONITOR_REDACT, app.tasks)
-    return Limits(
-        store_args=conf.MONITOR_STORE_ARGS,
-        max_args_bytes=conf.MONITOR_MAX_ARGS_BYTES,
-        redact=redact,
-        redact_headers=redact_headers,
-    )
+    return StoragePolicy.from_app(app)
 
 
 def _import_tasks(app: Any) -> None:
@@ -335,7 +329,7 @@ def tolerant(message_type: Any) -> Any:
     return Message
 
 
-def undecodable(message: Any, exc: Exception, limits: Limits) -> Undecodable:
+def undecodable(message: Any, exc: Exception, policy: StoragePolicy) -> Undecodable:
     """What is kept of a message that is no task message; where arguments are hidden, no body."""
     if not isinstance(exc, MessageError):
         logger.warning("A message could not be decoded: %s", type(exc).__name__)
@@ -346,12 +340,12 @@ def undecodable(message: Any, exc: Exception, limits: Limits) -> Undecodable:
         for part in (message.headers, message.properties)
     )
     whole = hashlib.sha256(repr((headers, properties)).encode("utf-8", "replace") + body)
-    error, hides = f"{type(exc).__name__}: {exc}", limits.redact or not limits.store_args
+    error, hides = f"{type(exc).__name__}: {exc}", policy.hides
     if hides:
         error = str(exc) if isinstance(exc, MessageError) else type(exc).__name__
         for name in ("argsrepr", "kwargsrepr"):
             headers.pop(name, None)
-        headers = redacted(headers, limits)
+        headers = policy.mapping(headers)
     return Undecodable(
         error=error,
         body=None if hides else body[:MAX_STORED_BODY],

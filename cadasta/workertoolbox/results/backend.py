@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
+from functools import cached_property
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
@@ -26,7 +27,7 @@ from kombu.utils.imports import symbol_by_name
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import ConfigError, ResultError, ToolboxError
-from ..messages.redaction import make_redaction
+from ..messages.policy import StoragePolicy, hides_values, log_unstored_arguments
 from ..plain import stopping
 from ..plain.urls import mask_url
 from ..routing.names import plain_routing_key
@@ -135,13 +136,7 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
             self.max_sleep_between_retries_ms = LONGEST_SLEEP_MS
         self._extended = bool(conf.find_value_for_key("extended", "result"))
         self._keeps_args = self._extended and conf.get("MONITOR_STORE_ARGS", True)
-        self._hides_arguments = bool(
-            conf.get("MONITOR_REDACT") or not conf.get("MONITOR_STORE_ARGS", True)
-        )
-        self._max_args = conf.get("MONITOR_MAX_ARGS_BYTES", 65536)
-        self._redact: Any = None
-        self._redact_headers: Any = None
-        self._is_prepared = False
+        self._hides_values = hides_values(conf)
         #: The tasks whose outcome is not stored, since the worker stops.
         self._given_up: set[str] = set()
         #: By task id: when it started, on the process's clock and on the calendar's, and whether
@@ -271,7 +266,7 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
     ) -> None:
         was_ignored = is_outcome and state == states.IGNORED
         is_final = was_ignored or state in states.READY_STATES
-        if state in states.EXCEPTION_STATES and self._hides_arguments:
+        if state in states.EXCEPTION_STATES and self._hides_values:
             result, traceback = hide_inputs(result), hide_inputs(traceback)
         known = self._running.get(task_id)
         now = datetime.now(timezone.utc).replace(tzinfo=None)
@@ -364,9 +359,7 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
         if stamps:
             names = request.stamped_headers or ()
             kept = {name: value for name, value in stamps.items() if name in names}
-            self._prepare_redaction()
-            if self._redact_headers is not None:
-                kept = self._redact_headers(kept)
+            kept = self._policy.mapping(kept)
             row["stamps"] = self._encoded({"stamped_headers": list(names), "stamps": kept})
         if self._keeps_args and hasattr(request, "args"):  # not for an unregistered task
             row["args"], row["kwargs"] = self._arguments(request)
@@ -379,28 +372,20 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
             logger.warning("The stamps of a task are not stored: %s", brief(exc))
             return None
 
-    def _prepare_redaction(self) -> None:
-        if not self._is_prepared:
-            self._redact, self._redact_headers = make_redaction(
-                self.app.conf.get("MONITOR_REDACT"), self.app.tasks
-            )
-            self._is_prepared = True
+    @cached_property
+    def _policy(self) -> StoragePolicy:
+        # At the first result: the app's tasks, which name positional arguments, are known by then.
+        return StoragePolicy.from_app(self.app)
 
     def _arguments(self, request: Any) -> tuple[bytes | None, bytes | None]:
-        self._prepare_redaction()
-        args, kwargs = request.args, request.kwargs
+        policy, name = self._policy, getattr(request, "task", "")
         try:
-            if self._redact is not None:
-                args, kwargs = self._redact(request.task, args, kwargs)
-            encoded = [ensure_bytes(self.encode(value)) for value in (args, kwargs)]
+            stored = policy.arguments(name, request.args, request.kwargs)
+            encoded = [ensure_bytes(self.encode(value)) for value in stored]
         except Exception as exc:  # of an application's redaction: its result is stored all the same
-            logger.warning(
-                "The arguments of a %s are not stored: %s in redacting or writing them",
-                request.task,
-                type(exc).__name__,
-            )
+            log_unstored_arguments(name, exc)
             return None, None
-        args, kwargs = (one if len(one) <= self._max_args else None for one in encoded)
+        args, kwargs = (one if policy.fits(one) else None for one in encoded)
         return args, kwargs
 
     def _store_attempt(
