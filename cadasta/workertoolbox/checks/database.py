@@ -18,8 +18,8 @@ from ..publishing.probe import MONITOR_KEY, length, publish_probe
 from ..sql import migrations
 from ..sql.engines import TIMEOUT, make_engine
 from ..sql.failures import brief, is_forbidden
-from ..sql.tables import task, taskmeta, tasksetmeta
-from ..sql.upserts import renamed
+from ..sql.result_tables import ResultTables
+from ..sql.tables import task
 from .findings import Finding, error, ok, warning
 
 #: The id of rows that are written and rolled back.
@@ -47,15 +47,10 @@ def check_database(app: Any) -> Iterator[Finding]:
             "results", "in no SQL database: the ledger cannot show outcomes", "use toolbox+…"
         )
     else:
-        names, schemas = conf.database_table_names or {}, conf.database_table_schemas or {}
-        tables = [
-            renamed(table, names.get(key), schemas.get(key))
-            for key, table in (("task", taskmeta), ("group", tasksetmeta))
-        ]
-        is_renamed = any(names.values()) or any(schemas.values())
-        check = _renamed_results if is_renamed else _results
-        look = partial(check, tables=tables)
-        yield from _checked(app, results, "results", look, not is_renamed)
+        places = ResultTables.from_conf(conf)
+        check = _results if places.are_celerys else _renamed_results
+        look = partial(check, tables=[places.task_table(), places.group_table()])
+        yield from _checked(app, results, "results", look, places.are_celerys)
     look = partial(_ledger, tells=records_ignored(conf))
     yield from _checked(app, database_url(ledger) or ledger, "ledger", look)
 

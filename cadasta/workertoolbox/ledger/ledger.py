@@ -19,6 +19,7 @@ from ..sql import migrations
 from ..sql.engines import TIMEOUT, hurry, make_engine, same_database
 from ..sql.failures import ledger_error
 from ..sql.fitting import key
+from ..sql.result_tables import ResultTables
 from ..sql.tables import task
 from . import queries
 from .model import (
@@ -33,7 +34,7 @@ from .model import (
     Workflow,
 )
 from .recorder import Recorder
-from .result_table import Results
+from .results import Results
 from .retention import Progress, Pruning
 from .workflow import build_workflow
 
@@ -106,9 +107,8 @@ class Ledger:
             engine = self._engine
         elif results_url:
             engine = make_engine(results_url, timeout=timeout)
-        self._results = Results(
-            self._engine, engine, (results_table, results_schema), (groups_table, groups_schema)
-        )
+        places = ResultTables(results_table, results_schema, groups_table, groups_schema)
+        self._results = Results(self._engine, engine, places)
         self._untold = not records_ignored
         self._is_ready = False
 
@@ -129,15 +129,14 @@ class Ledger:
                 "No database is named for the ledger: set LEDGER_URL (environment: "
                 "CELERY_LEDGER_URL), or a result backend such as toolbox+postgresql://… ."
             )
-        names = conf.get("database_table_names") or {}
-        schemas = conf.get("database_table_schemas") or {}
+        places = ResultTables.from_conf(conf)
         return cls(
             database_url(url) or url,
             (results or NO_RESULTS) if conf.get("LEDGER_URL") else None,
-            results_table=names.get("task") or "celery_taskmeta",
-            results_schema=schemas.get("task"),
-            groups_table=names.get("group") or "celery_tasksetmeta",
-            groups_schema=schemas.get("group"),
+            results_table=places.task,
+            results_schema=places.task_schema,
+            groups_table=places.group,
+            groups_schema=places.group_schema,
             records_ignored=records_ignored(conf),
             timeout=conf.get("DATABASE_TIMEOUT", TIMEOUT),
         )

@@ -13,7 +13,7 @@ from ..sql.engines import writing
 from ..sql.tables import task, undecodable
 from . import queries
 from .model import FINAL_STATES, PENDING, WAITING_STATES
-from .result_table import Aged, Results
+from .results import Aged, Results
 
 #: Called with how many tasks have been looked at, and how many there are to look at.
 Progress = Callable[[int, int], object]

@@ -33,6 +33,7 @@ from ..plain.urls import mask_url
 from ..routing.names import plain_routing_key
 from ..sql.engines import TIMEOUT
 from ..sql.failures import brief, is_missing_table, is_passing
+from ..sql.result_tables import ResultTables
 from ..sql.tables import MAX_ATTEMPTS
 from .limits import hide_inputs, shortened, without_extras
 from .outcomes import OutcomeBackend
@@ -107,12 +108,10 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
             )
         self._own_options = engine_options
         options = conf.database_engine_options if _is_set(conf, "database_engine_options") else {}
-        names, schemas = conf.database_table_names or {}, conf.database_table_schemas or {}
         self.store = ResultStore(
             self.url,
             {**(options or {}), **(engine_options or {})},
-            (names.get("task"), schemas.get("task")),
-            (names.get("group"), schemas.get("group")),
+            ResultTables.from_conf(conf),
             conf.get("DATABASE_TIMEOUT", TIMEOUT),
         )
         callback = kwargs.get("engine_callback", conf.get("database_engine_callback"))

@@ -25,8 +25,9 @@ from ..sql.failures import (
 )
 from ..sql.fitting import Fitting
 from ..sql.prepared import PreparedWrite, PreparedWriter
-from ..sql.tables import MAX_ATTEMPTS, attempt, taskmeta, tasksetmeta
-from ..sql.upserts import COMPLETED, REPLACED, Statements, always, renamed, upsert
+from ..sql.result_tables import ResultTables
+from ..sql.tables import MAX_ATTEMPTS
+from ..sql.upserts import COMPLETED, REPLACED, Statements, always, upsert
 from .limits import (
     POSTGRESQL_LIMIT,
     SQLITE_LIMIT,
@@ -55,8 +56,6 @@ _TEXTS = ("status", "traceback", "name", "worker", "queue")
 ENDLESS = 2**31
 _ATTEMPT_TEXTS = (("state", 50), ("worker", 155), ("error", ENDLESS))
 
-_Name = tuple[str | None, str | None]
-
 
 class ResultStore:
     """The tables of the results; safe to share between threads, and across a fork.
@@ -66,7 +65,7 @@ class ResultStore:
     Args:
         url: the database's SQLAlchemy URL.
         options: arguments of ``create_engine`` that win over ours.
-        task_name, group_name: name and schema of the two tables, None for Celery's own.
+        places: where the tables are.
         timeout: seconds without an answer after which a connection is given up.
 
     Raises:
@@ -78,8 +77,7 @@ class ResultStore:
         self,
         url: str,
         options: dict[str, Any],
-        task_name: _Name,
-        group_name: _Name,
+        places: ResultTables,
         timeout: float | None = TIMEOUT,
     ) -> None:
         options = dict(options)
@@ -109,10 +107,7 @@ class ResultStore:
             )
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _wait_less)
-        self._names = (
-            (task_name[0], schemas.get(task_name[1], task_name[1])),
-            (group_name[0], schemas.get(group_name[1], group_name[1])),
-        )
+        self._places = places.translated(schemas)
         self._lock = threading.Lock()
         self._tables: _Tables | None = None
         self._keeps_attempts = True
@@ -132,12 +127,8 @@ class ResultStore:
         return self._tables
 
     def _named(self) -> list[Table]:
-        (task_name, task_schema), (group_name, group_schema) = self._names
-        return [
-            renamed(taskmeta, task_name, task_schema),
-            renamed(tasksetmeta, group_name, group_schema),
-            renamed(attempt, None, task_schema),
-        ]
+        places = self._places
+        return [places.task_table(), places.group_table(), places.attempt_table()]
 
     def _find(self) -> _Tables | None:
         found = inspect(self.engine)
@@ -171,7 +162,7 @@ class ResultStore:
             return mysql_codec([name for (name,) in charsets])
 
     def _make(self) -> _Tables:
-        if self._names == ((None, None), (None, None)):
+        if self._places.are_celerys:
             migrations.upgrade(self.engine)
         else:
             self._make_renamed()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Insert,
-    MetaData,
     Table,
     Update,
     and_,
@@ -16,7 +15,6 @@ from sqlalchemy import (
     func,
     literal_column,
     or_,
-    quoted_name,
     true,
     update,
 )
@@ -35,15 +33,6 @@ _OPEN: list[ColumnElement[str]] = [
 ]
 
 _Rule = Callable[[Any, Any], ColumnElement[bool]]
-
-
-def renamed(table: Table, name: str | None, schema: str | None) -> Table:
-    """Return the table under its configured name, in its configured schema."""
-    copy = table.to_metadata(MetaData(), schema=cast(Any, schema), name=name or table.name)
-    for index in copy.indexes:
-        # PostgreSQL and SQLite have one index of a name, whatever its table.
-        index.name = quoted_name(str(index.name).replace(table.name, copy.name), None)
-    return copy
 
 
 class Statements:

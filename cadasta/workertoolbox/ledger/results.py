@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..errors import LedgerError
 from ..plain.urls import mask_url
 from ..sql.failures import brief, is_forbidden
+from ..sql.result_tables import ResultTables
 from ..sql.tables import attempt, taskmeta
 from . import queries
 from .model import Attempt
@@ -51,21 +52,19 @@ class Results:
         ledger: the ledger's engine.
         engine: that of the results: the same object where they are in the ledger's database,
             None where they are in no SQL database.
-        table: the result table's name and its schema, None for the default one.
-        groups: the same of the table of group results.
+        places: where the tables are in it.
     """
 
     def __init__(
         self,
         ledger: Engine,
         engine: Engine | None,
-        table: tuple[str, str | None],
-        groups: tuple[str, str | None],
+        places: ResultTables,
     ) -> None:
         self._ledger = ledger
         self._engine = engine
-        self._name, self._schema = table
-        self._groups = groups
+        self._places = places
+        self._name, self._schema = places.task, places.task_schema
         self._table: TableClause | None = None
         self._deletable = True
         self._has_attempts: bool | None = None  # not looked yet
@@ -230,7 +229,7 @@ class Results:
 
     def groups(self, connection: Connection) -> TableClause | None:
         """Return the table of group results; None as :meth:`aged` returns nothing."""
-        name, schema = self._groups
+        name, schema = self._places.group, self._places.group_schema
         if not self.are_joined or not self._deletable:
             return None
         if not inspect(connection).has_table(name, schema=schema):
@@ -243,7 +242,7 @@ class Results:
 
     def delete_groups(self, connection: Connection, ids: Sequence[int]) -> None:
         """Delete group results by their number, as :meth:`delete` does."""
-        table = queries.group_table(*self._groups)
+        table = queries.group_table(self._places.group, self._places.group_schema)
         self._try(connection, delete(table).where(table.c.id.in_(ids)))
 
     def _try(self, connection: Connection, statement: Any) -> None:
