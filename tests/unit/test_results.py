@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+from celery.exceptions import BackendStoreError
 
 from cadasta.workertoolbox import ConfigError, LedgerError
+from cadasta.workertoolbox.results import reason_not_stored
 from tests.result_contract import ResultContract
 
 
@@ -25,3 +27,20 @@ def test_a_url_that_names_no_database() -> None:
     with pytest.raises((ConfigError, LedgerError)) as caught:
         app.backend  # noqa: B018
     assert "secret" not in str(caught.value)
+
+
+def test_the_reason_of_a_failure_that_is_not_stored_is_the_databases() -> None:
+    missing = LedgerError("the result tables are missing")
+    try:
+        raise ValueError("the task's own")
+    except ValueError:
+        with pytest.raises(LedgerError) as caught:
+            raise missing from None
+    assert reason_not_stored(caught.value) is missing
+
+    try:
+        raise missing
+    except LedgerError:
+        with pytest.raises(BackendStoreError) as celerys:
+            raise BackendStoreError("failed to store result on the backend") from None
+    assert reason_not_stored(celerys.value) is missing

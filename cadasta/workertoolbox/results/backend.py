@@ -183,7 +183,7 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
         except (SoftTimeLimitExceeded, MemoryError):
             raise
         except Exception as exc:
-            cause = exc.__cause__ or exc.__context__ or exc
+            cause = reason_not_stored(exc)
             if state == states.STARTED:
                 logger.warning("The start of task %s is not noted: %s", task_id, brief(cause))
                 now = datetime.now(timezone.utc).replace(tzinfo=None)
@@ -521,6 +521,16 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
 
     def _delete_group(self, group_id: str) -> None:
         self.store.delete_group(group_id)
+
+
+def reason_not_stored(exc: Exception) -> BaseException:
+    """Return what kept a state from being stored, for the log.
+
+    An error's context is that of the task itself, where its failure is being stored; but Celery
+    gives its own error, which tells nothing, no other trace of the database's.
+    """
+    context = exc.__context__ if isinstance(exc, BackendStoreError) else None
+    return exc.__cause__ or context or exc
 
 
 def _is_set(conf: Any, name: str) -> bool:
