@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -22,14 +23,17 @@ ODD: dict[str, Any] = {
     "tenant": TENANT,
     "when": WHEN,
     "many": {3, 1, 2},
-    "deep": {1: [Decimal("1.50"), (b"raw", b"\xff"), 2**70, -(2**63)], None: WHEN.date()},
+    "deep": {
+        1: [Decimal("1.50"), (b"raw", b"\xff"), 2**70, -(2**63), float("-inf"), HTTPStatus.OK],
+        None: WHEN.date(),
+    },
 }
 EVEN: dict[str, Any] = {
     "tenant": str(TENANT),
     "when": "2026-11-25T12:30:15.123456+08:00",
     "many": [1, 2, 3],
     "deep": {
-        "1": ["1.50", ["raw", "\\xff"], "1180591620717411303424", -(2**63)],
+        "1": ["1.50", ["raw", "\\xff"], "1180591620717411303424", -(2**63), "-inf", 200],
         "None": "2026-11-25",
     },
 }

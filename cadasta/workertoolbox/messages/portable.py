@@ -1,13 +1,15 @@
 """What a message's headers and properties may hold on every broker, and how the rest is written.
 
 An AMQP table takes no UUID, no set, no integer above 64 bits and no key but short text; it keeps a
-time to the second. The virtual transports write JSON, with types of kombu's own. What both take,
-and what both give back as it was, is what JSON has.
+time to the second, and RabbitMQ closes the connection for a NaN or an infinity. The virtual
+transports write JSON, with types of kombu's own. What both take, and what both give back as it was,
+is what JSON has.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from typing import Any
@@ -23,10 +25,10 @@ def portable(value: Any) -> Any:
     """Return ``value`` as JSON has it: the same on each broker, for the worker and the ledger.
 
     Dates and times become ISO 8601, tuples and sets lists, bytes and keys text; an integer above
-    64 bits, and whatever JSON does not know, becomes its ``str``.
+    64 bits, a NaN, an infinity, and whatever JSON does not know, becomes its ``str``.
     """
     kind = type(value)
-    if value is None or kind is str or kind is bool or kind is float:
+    if value is None or kind is str or kind is bool:
         return value
     try:
         return _portable(value)
@@ -41,12 +43,15 @@ def portable_mapping(mapping: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _portable(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, float)):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, str):
         return str.__str__(value)  # an enumeration's member is its value
     if isinstance(value, int):
-        return int(value) if value in _INTEGERS else str(int(value))
+        number = int(value)  # a range looks for what is of another type one by one
+        return number if number in _INTEGERS else str(number)
     if isinstance(value, Mapping):
         return {_key(key): _portable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -61,6 +61,7 @@ def setup_app(app: Any, throw: bool = True) -> None:
         stop_warm,
         skip_heartbeats,
         fail_unsendable,
+        tell_unpatched,
         declare_topology,
         make_tables,
     )
@@ -140,6 +141,13 @@ def fail_unsendable(app: Any) -> None:
     from .fixes.handover import FailUnsendable  # the worker's part of Celery
 
     app.steps["worker"].add(FailUnsendable)
+
+
+def tell_unpatched(app: Any) -> None:
+    """Add the step that tells of a gevent or eventlet pool that was not patched, for workers."""
+    from .fixes.green_pools import TellUnpatched  # the worker's part of Celery
+
+    app.steps["worker"].add(TellUnpatched)
 
 
 def announce_stops(app: Any) -> None:

@@ -55,6 +55,20 @@ def total(numbers: list[int]) -> int:
     return sum(numbers)
 
 
+@app.task(name="export.meet")
+def meet(number: int, patience: float = 30) -> None:
+    """End when so many run at once."""
+    note("met", 1)
+    give_up = time.monotonic() + patience
+    while True:
+        with open(os.path.join(os.environ["NOTES"], "met")) as met:
+            if len(met.readlines()) >= number:
+                return
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"no {number} tasks at once")
+        time.sleep(0.05)
+
+
 @app.task(name="data.sync.fail")
 def fail(words: str) -> None:
     raise ValueError(words)
