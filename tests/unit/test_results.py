@@ -9,7 +9,7 @@ from celery import Celery
 from celery.exceptions import BackendStoreError
 
 from cadasta.workertoolbox import ConfigError, LedgerError
-from cadasta.workertoolbox.results import reason_not_stored
+from cadasta.workertoolbox.results.backend import reason_not_stored
 from tests.result_contract import ResultContract
 
 
