@@ -211,12 +211,20 @@ class ResultStore:
             if limit is None or size <= limit:
                 return None
             return f"it takes {size:,} bytes, and max_allowed_packet of the server is {limit:,}"
-        if not is_bad_data(exc):
+        if not is_bad_data(exc) or self.cannot_connect():
             return None
         size, reason = statement_size(row, driver), brief(exc)
         if self.engine.dialect.name == "sqlite" and size > SQLITE_LIMIT:
             return f"it takes {size:,} bytes, and SQLite's limit is {SQLITE_LIMIT:,} ({reason})"
         return f"the database refuses its {size:,} bytes ({reason})"
+
+    def cannot_connect(self) -> bool:
+        """Tell whether there is no connection at all, as with wrong ``connect_args``."""
+        try:
+            self.engine.connect().close()
+        except Exception:  # whatever the driver makes of an argument that it does not know
+            return True
+        return False
 
     def _packet_limit(self) -> int | None:
         """The largest statement of a MySQL server, in bytes; None while it does not answer."""

@@ -20,6 +20,7 @@ from hashlib import sha1
 from queue import Empty
 from typing import Any
 
+from kombu.exceptions import ChannelError
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
@@ -147,6 +148,7 @@ class ChannelMixin:
             redis.exceptions.ConnectionError, ConnectTimeoutError: there is no connection.
             RefusedError: the server refuses messages for now.
             redis.exceptions.DataError: the message is larger than Redis takes.
+            kombu.exceptions.ChannelError: no queue is bound to the exchange of a task.
         """
         if kwargs.get("_publish_batch") is not None:
             return super().basic_publish(message, exchange, routing_key, **kwargs)  # type: ignore[misc]
@@ -175,7 +177,22 @@ class ChannelMixin:
             raise
         finally:
             self.pool.release(connection)
+        if not queues and "task" in (message.get("headers") or ()):
+            self._refuse_unknown(exchange)
         return None
+
+    def _refuse_unknown(self: Any, exchange: str) -> None:
+        """Say so where a task went to an exchange that nobody has bound a queue to.
+
+        On Redis an exchange is its bindings: kombu's own transport drops the task without a word.
+        """
+        if not self.get_table(exchange):
+            raise ChannelError(
+                f"NOT_FOUND - no queue is bound to the exchange {exchange!r}: declare one first",
+                (60, 40),
+                "Channel.basic_publish",
+                "404",
+            )
 
     def _refuse_large(self: Any, payload: str, cause: exceptions.RedisError) -> None:
         """Say so where a failed publish was larger than Redis takes.
