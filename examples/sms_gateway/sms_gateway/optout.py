@@ -44,7 +44,7 @@ def _words(text: str) -> frozenset[str]:
 #: FCC's rule on revoking consent and of the CTIA's, and the same in other languages.
 _STOP = _phrases(
     "stop/stopp/stops/stopit/stop all/stopall/unsubscribe/un subscribe/unsub/unsubscribed/optout"
-    "/opt out/opt me out/optmeout/remove me/take me off/no more texts/no more messages"
+    "/opt out/opt me out/optmeout/remove me/take me off/no more"
     "/dont text me/do not text me/leave me alone/stop2end/stop 2 end/stop2quit/stop 2 quit"
     "/stop to end/stop to quit/stoptext/stoptexts/stoptexting/stopsms/stopnow"
     "/unsubcribe/unsuscribe/unsubscibe/unsubsribe/unsubscrib/unsubscribes"
@@ -52,7 +52,7 @@ _STOP = _phrases(
     "/remove my number/delete my number/delete me/take my number off"
     "/arrêt/arrête/arrêtez/arrêter/arrett/désabonner/désabonnez moi/désabonnement"
     "/désabonne moi/désinscrire/désinscription"
-    "/desuscribir/desuscribirme/cancelar suscripción/dar de baja/darme de baja/darse de baja"
+    "/desuscribir/desuscribirme/cancelar suscripción/dar de baja/darme de baja/darse de baja/no más"
     "/stoppen/abmelden/abbestellen/disiscrivi/disiscrivimi/afmelden/uitschrijven/avregistrera"
     "/stoppa/avmeld/afmeld/afmeld mig/stop det/wypisz/wypisz mnie/odhlásit/leiratkozás/leiratkozom"
     "/стоп/стор/стопп/отписаться/отпишите/отписка/відписатися/στοπ/διαγραφή/停止/停止してください/配信停止/ストップ"
@@ -63,7 +63,7 @@ _STOP = _phrases(
 _STOP_ALONE = _phrases(
     "end/cancel/quit/revoke/off/remove/alto/para/pare/parar/baja/salir/cancelar/detener/fin/ende"
     "/sair/basta/ferma/tigil/hinto/ihinto/tama na/annuler/annulla/iptal/dur/durdur/suspender"
-    "/no more/no mas/aufhören/avsluta/avbryt/stans/stopt/lopeta/peru/peruuta/zatrzymaj/anuluj"
+    "/aufhören/avsluta/avbryt/stans/stopt/lopeta/peru/peruuta/zatrzymaj/anuluj"
     "/rezygnuję/koniec/konec/zrušit/zastavit/leállít/huỷ/hủy/dừng/ngừng/batal/batalkan"
     "/simama/komesha/sitisha/ondoa/отмена/хватит/припинити/зупинити/διακοπή/解除/中止/取消"
     "/중지/정지/중단/취소/그만/בטל/הסר/עצור/הפסק/إلغاء/قف/ยกเลิก"

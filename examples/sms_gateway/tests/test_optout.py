@@ -90,7 +90,14 @@ def test_what_asks_for_stop(message: str) -> None:
     "message",
     [
         *("stop asap", "stop receiving texts", "STOP 2 END", "stop2end", "STOPTEXT", "Unsuscribe"),
-        *("Cancel my subscription", "end subscription", "remove my number", "no more", "no más"),
+        *(
+            "Cancel my subscription",
+            "end subscription",
+            "remove my number",
+            "no more",
+            "no más",
+            "no more sms",
+        ),
         *("désabonnement", "me désabonner", "darse de baja", "STOPPEN", "stop det", "lopeta"),
         *(
             "wypisz mnie",
