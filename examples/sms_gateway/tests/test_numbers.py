@@ -109,11 +109,10 @@ def test_mobile_numbers_of_every_region_are_read_in_every_form() -> None:
     wrong = []
     for region in sorted(phonenumbers.SUPPORTED_REGIONS):
         number = phonenumbers.example_number_for_type(region, PhoneNumberType.MOBILE)
-        right = phonenumbers.format_number(number, PhoneNumberFormat.E164) if number else ""
-        forms = (
-            {right, right[1:], phonenumbers.national_significant_number(number)} if right else ()
-        )
-        for form in forms:
+        if number is None:
+            continue
+        right = phonenumbers.format_number(number, PhoneNumberFormat.E164)
+        for form in (right, right[1:], phonenumbers.national_significant_number(number)):
             if normalise_number(form, region) != right:
                 wrong.append((region, form))
     assert not wrong
