@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +35,22 @@ def main() -> int:
         parser.error("give --broker and --database together, or neither")
     if options.broker:
         os.environ["CELERY_BROKER_URL"] = options.broker
-        os.environ["CELERY_RESULT_BACKEND"] = f"toolbox+{options.database}"
+        os.environ["CELERY_RESULT_BACKEND"] = f"toolbox+{options.database.removeprefix('toolbox+')}"
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     running: list[subprocess.Popen[bytes]] = []
     try:
         return demonstrate(running, options)
+    except Exception as error:  # each server's client has errors of its own
+        if not options.broker:
+            raise
+        from cadasta.workertoolbox.plain.urls import mask_url
+
+        console.print(f"{type(error).__name__}: {mask_url(str(error))}", markup=False)
+        console.print(
+            f"Do broker and database run, and are the URLs right? The logs are in {FOLDER}."
+        )
+        return 1
     finally:
         for process in running:
             if process.poll() is None:
@@ -73,9 +85,10 @@ def demonstrate(running: list[subprocess.Popen[bytes]], options: argparse.Namesp
 
     ledger = Ledger.from_app(demo.app)
     ledger.upgrade()
+    began = datetime.now(timezone.utc)  # a database of yours may have tasks of others
     console.print("[bold]2.[/] A chain, a group, a chord, a failure, a retry, a task of tasks.")
     first = schedule(demo)
-    watch(ledger, first, lambda tasks: len(tasks) >= 5)
+    watch(ledger, began, lambda tasks: len(tasks) >= 5)
 
     console.print("\n[bold]3.[/] The monitor is killed (SIGKILL). The work goes on:")
     monitor.kill()
@@ -84,18 +97,19 @@ def demonstrate(running: list[subprocess.Popen[bytes]], options: argparse.Namesp
     while demo.app.AsyncResult(second["chord"]).state != "SUCCESS":
         time.sleep(0.1)
     wanted = first["ids"] | second["ids"]
-    missing = wanted - {task.task_id for task in ledger.find(limit=1000)}
+    missing = wanted - {task.task_id for task in ledger.find(since=began, limit=1000)}
     console.print(f"   {len(missing)} tasks have run that the ledger does not know. Their copies")
     console.print("   wait in the queue platform.fifo. The monitor starts again:")
     start(running, "monitor")
-    complete = watch(ledger, second, lambda tasks: wanted <= tasks.keys() and all_done(tasks))
+    complete = watch(ledger, began, lambda tasks: wanted <= tasks.keys() and all_done(tasks))
     if not complete:
         console.print(f"[red]Not complete after {PATIENCE} seconds: see the logs in {FOLDER}[/]")
         return 1
-    known = {task.task_id for task in ledger.find(limit=1000)}
+    known = {task.task_id for task in ledger.find(since=began, limit=1000)}
     console.print(f"\n[bold green]   {len(known)} tasks, and not one is missing.[/]\n")
 
     from cadasta.workertoolbox.cli.output import workflow_tree
+    from cadasta.workertoolbox.plain.urls import mask_url
 
     workflow = ledger.workflow(second["chain_root"])
     assert workflow is not None
@@ -106,7 +120,9 @@ def demonstrate(running: list[subprocess.Popen[bytes]], options: argparse.Namesp
     where = os.path.relpath(HERE)
     prefix = f"  {celery} --workdir {where} -A demo"
     if options.broker:
-        console.print("  (with CELERY_BROKER_URL and CELERY_RESULT_BACKEND set as above)")
+        for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+            url = shlex.quote(mask_url(os.environ[name]))
+            console.print(f"  export {name}={url}", soft_wrap=True)
     console.print(f"{prefix} tasks --state FAILURE", soft_wrap=True)
     console.print(f"{prefix} task {second['chain_root']}", soft_wrap=True)
     console.print(f"{prefix} ledger summary", soft_wrap=True)
@@ -133,15 +149,17 @@ def all_done(tasks: dict[str, Any]) -> bool:
     return all(task.is_final or task.name == "celery.chord_unlock" for task in tasks.values())
 
 
-def watch(ledger: Any, scheduled: dict[str, Any], is_enough: Any) -> bool:
+def watch(ledger: Any, began: datetime, is_enough: Any) -> bool:
     """Show the ledger as it fills, until it is enough."""
     from cadasta.workertoolbox.cli.output import tasks_table
 
     deadline = time.monotonic() + PATIENCE
     with Live(Table(box=None), console=console, auto_refresh=False) as live:
         while time.monotonic() < deadline:
-            page = ledger.find(limit=1000)
-            live.update(tasks_table(ledger.find(limit=15), console.width), refresh=True)
+            page = ledger.find(since=began, limit=1000)
+            live.update(
+                tasks_table(ledger.find(since=began, limit=15), console.width), refresh=True
+            )
             if is_enough({task.task_id: task for task in page}):
                 return True
             time.sleep(0.2)

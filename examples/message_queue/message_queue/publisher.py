@@ -13,12 +13,14 @@ from time import monotonic
 from typing import Any
 
 from kombu import Queue
+from kombu.common import maybe_declare
 from kombu.exceptions import OperationalError
 
 from .amqp_buffer import Buffer, buffer, read_all
 from .application import driver_type, publish, queue_of
 from .errors import PublishError
 from .retries import Backoff, is_missing, kind_of
+from .topics import MESSAGE
 
 logger = logging.getLogger(__name__)
 
@@ -219,11 +221,15 @@ class Publisher:
         said, so nothing has to be waited for; messages that are written together share it.
         """
         bound = self._declared.get(topic)
-        if bound is None:  # declared by the publish
+        if bound is None:
+            # As the publish would, which would wait for answers between the queue and the message.
+            route = self._app.amqp.router.route({"queue": queue}, MESSAGE)
+            for entity in route["declare"]:
+                maybe_declare(entity, self._channel)
             if len(self._declared) >= REMEMBERED:
                 self._declared.clear()
-            self._declared[topic] = queue(self._channel)
-        elif topic not in self._ensured:
+            bound = self._declared[topic] = queue(self._channel)
+        if topic not in self._ensured:
             bound.queue_declare(nowait=True)
             bound.queue_bind(nowait=True)
         self._ensured.add(topic)

@@ -86,18 +86,20 @@ def test_asyncio(embedded: ServerProcess, topic: str) -> None:
             for number in range(20):
                 await producer.publish(f"{part} {number}")
 
-    async def consume() -> list[str]:
-        found = []
+    found: list[str] = []
+    sent = sorted(f"{a} {b}" for a in range(3) for b in range(20))
+
+    async def consume() -> None:
         async with AsyncConsumer(topic, port=embedded.port) as consumer:
-            while (message := await consumer.fetch(1)) is not None:
-                found.append(message)
-        return found
+            while len(found) < len(sent):
+                if (message := await consumer.fetch(0.3)) is not None:
+                    found.append(message)
 
     async def check() -> None:
         consumers = [asyncio.create_task(consume()) for _ in range(3)]
         await asyncio.gather(*(produce(part) for part in range(3)))
-        found = sum(await asyncio.gather(*consumers), [])
-        assert sorted(found) == sorted(f"{a} {b}" for a in range(3) for b in range(20))
+        await asyncio.wait_for(asyncio.gather(*consumers), 60)
+        assert sorted(found) == sent
 
         # A fetch that is cancelled loses no message.
         async with AsyncConsumer(topic, port=embedded.port) as consumer:

@@ -10,7 +10,7 @@ from .messages import WORK, again_if_broker_is_away, send_report
 from .reports import MAX_DETAIL, Report
 from .settings import Settings
 from .statuses import ERROR, PROCESSING, SUCCESS
-from .work import Unit, load_work
+from .work import Unit, load_work, words_of
 
 
 def add_agent_task(app: Celery, settings: Settings) -> None:
@@ -38,6 +38,6 @@ def add_agent_task(app: Celery, settings: Settings) -> None:
             made = do_work(Unit(order_id, attempt, priority, payload), settings)
             status, detail = SUCCESS, None if made is None else str(made)[:MAX_DETAIL]
         except Exception as error:  # Whatever the work raises is the unit's error, not the agent's.
-            status, detail = ERROR, f"{type(error).__name__}: {error}"[:MAX_DETAIL]
+            status, detail = ERROR, words_of(error)[:MAX_DETAIL]
         tell(status, detail)
         return {"status": status, "detail": detail}

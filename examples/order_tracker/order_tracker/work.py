@@ -50,6 +50,15 @@ def random_outcome(unit: Unit, settings: Settings) -> None:
         raise RuntimeError("random error")
 
 
+def words_of(error: Exception) -> str:
+    """An error's kind and text; its kind alone where its text cannot be had."""
+    kind = type(error).__name__
+    try:
+        return f"{kind}: {error}"
+    except Exception:  # whatever its __str__ raises: the unit ends all the same
+        return kind
+
+
 def load_work(name: str) -> Work:
     """Import the function that ``RTB_WORK`` names.
 

@@ -128,6 +128,7 @@ class Board:
         """A screenshot, where TEST_SCREENSHOTS names a folder."""
         folder = os.environ.get("TEST_SCREENSHOTS")
         if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
             self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 

@@ -27,7 +27,7 @@ def test_it_has_every_variable() -> None:
 
 def test_its_commands_exist() -> None:
     assert isinstance(cli.main, click.Group)
-    for line in re.findall(r"^ +(?:venv/bin/)?order-tracker (.+)$", README, re.M):
+    for line in re.findall(r"^ +(?:\.venv/bin/)?order-tracker (.+)$", README, re.M):
         words = line.partition("#")[0].split()
         command = cli.main.commands[words[0]]
         options = {option for param in command.params for option in param.opts}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from order_tracker.errors import SettingError
 from order_tracker.settings import Settings
-from order_tracker.work import Unit, load_work, random_outcome
+from order_tracker.work import Unit, load_work, random_outcome, words_of
 
 
 def failed(settings: Settings, attempt: int = 1) -> list[int]:
@@ -46,3 +46,12 @@ def test_the_function_is_found_by_its_name() -> None:
             load_work(name)
     with pytest.raises(SettingError, match="no function"):
         load_work("order_tracker.work:annotations")
+
+
+def test_an_error_without_words_has_a_kind() -> None:
+    class Wordless(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    assert words_of(ValueError("a")) == "ValueError: a"
+    assert words_of(Wordless()) == "Wordless"

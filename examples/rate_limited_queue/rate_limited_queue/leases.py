@@ -86,10 +86,12 @@ def put_under(signature: Any, lease: Lease) -> None:
     """Put each task of a signature under a key, in place, but for those that have another.
 
     Args:
-        signature: a signature or a canvas: chains, groups and chords, however nested.
+        signature: a signature or a canvas: chains, groups and chords, however nested, and what
+            is linked to them (``link``; an errback begins no work of its own).
         lease: the key.
     """
     if isinstance(signature, Mapping):
+        put_under(signature["options"].get("link"), lease)
         inner = signature.get("kwargs") or {}
         kind = signature.get("subtask_type")
         if kind in ("chain", "group"):

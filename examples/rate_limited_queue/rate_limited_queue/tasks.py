@@ -32,6 +32,9 @@ LATE = 0.001
 #: Retries of one replacement, at most, that are told apart from the next one's.
 _RETRIES = 1_000_000
 
+#: The mark of a run that has published a retry and has gone on, ``retry(throw=False)``.
+_GOES_ON = "rate_limited_queue_goes_on"
+
 T = TypeVar("T")
 
 
@@ -92,6 +95,19 @@ class LimitedTask(Task):  # type: ignore[misc, unused-ignore]
             except Ignore:  # replace() raises it, too.
                 finish_job(self)
                 raise
+
+    def retry(self, *args: Any, throw: bool = True, **options: Any) -> Any:
+        """Retry the task, as Celery does: its lease goes along, beside headers that are named."""
+        lease = None if self.request.is_eager else Lease.of(self.request)
+        if lease is None:
+            return super().retry(*args, throw=throw, **options)
+        if options.get("headers") is not None:
+            options["headers"] = {**options["headers"], **lease.headers()}
+        reason = super().retry(*args, throw=throw, **options)
+        # No signal tells of this retry, and the job ends with it, not with this run.
+        setattr(self.request, _GOES_ON, True)
+        wait_for_retry(self, self.request, reason)
+        return reason
 
     def replace(self, sig: Any) -> Any:
         """Replace the task, as Celery does: the limit holds for what takes its place, too."""
@@ -188,7 +204,7 @@ def rank_of(request: Any) -> int:
 def finish_job(sender: Any = None, **_: Any) -> None:
     """Finish the job of a task that has ended (``task_success``, ``task_failure``)."""
     lease = Lease.of(sender.request) if isinstance(sender, LimitedTask) else None
-    if lease is None:
+    if lease is None or getattr(sender.request, _GOES_ON, False):
         return
     store = default_store()
     operation = operations.finish(lease.queue_type, lease.queue_id, lease.job_id, lease.token)

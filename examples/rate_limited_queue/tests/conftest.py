@@ -26,7 +26,9 @@ from cadasta.workertoolbox import Config, Ledger
 
 PROJECT = Path(__file__).parent / "project"
 #: The tasks of the project.
-TASKS = ("send", "slow", "fail", "again", "end", "often", "auto", "turn", "die")
+TASKS = (
+    *("send", "slow", "fail", "again", "end", "often", "named", "apart", "auto", "turn", "die"),
+)
 REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
 
 

@@ -117,6 +117,26 @@ def test_retries_rejections_and_replacements(on_each: Any) -> None:
     assert [one.retries for one in attempts] == [0, 1, 2, 3, 4]
 
 
+def test_retries_that_name_headers_or_raise_nothing(on_each: Any) -> None:
+    for name in ("one", "two"):
+        on_each.worker(name, 2)
+    on_each.dispatcher()
+    named, apart, send = (
+        on_each.tasks[f"{on_each.queue}.{one}"] for one in ("named", "apart", "send")
+    )
+    result = submit(named, ["named"], queue_id="named", interval=INTERVAL, headers={"tenant": 5})
+    submit(apart, ["apart"], queue_id="apart", interval=INTERVAL)
+    linked = send.si("linked", 0)
+    linked.link(send.si("linked", 1))
+    limited(linked, queue_id="linked", interval=INTERVAL).apply_async()
+    check(on_each, "named", 4, quiet=0)
+    check(on_each, "linked", 2, quiet=0)
+    check(on_each, "apart", 4)
+    assert result.get(timeout=30) == 2
+    for customer in ("named", "apart", "linked"):
+        on_each.wait_until(lambda customer=customer: is_finished(customer), f"{customer}'s end")
+
+
 def test_lost_processes_and_workers(on_each: Any) -> None:
     first = on_each.worker("first", 1)
     on_each.dispatcher()

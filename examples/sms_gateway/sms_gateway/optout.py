@@ -44,42 +44,57 @@ def _words(text: str) -> frozenset[str]:
 #: FCC's rule on revoking consent and of the CTIA's, and the same in other languages.
 _STOP = _phrases(
     "stop/stopp/stops/stopit/stop all/stopall/unsubscribe/un subscribe/unsub/unsubscribed/optout"
-    "/opt out/opt me out/optmeout/remove me/take me off/no more texts/no more messages"
-    "/dont text me/do not text me/leave me alone"
-    "/arrêt/arrête/arrêtez/arrêter/arrett/désabonner/désabonnez moi/désinscrire/désinscription"
-    "/desuscribir/desuscribirme/cancelar suscripción/dar de baja/darme de baja"
-    "/abmelden/abbestellen/disiscrivi/disiscrivimi/afmelden/uitschrijven/avregistrera/avmeld"
-    "/стоп/отписаться/отписка/στοπ/停止/退订/退訂/配信停止/ストップ/수신거부/توقف/إيقاف/หยุด"
-    "/itigil/itigil na/tigilan/berhenti"
+    "/opt out/opt me out/optmeout/remove me/take me off/no more"
+    "/dont text me/do not text me/leave me alone/stop2end/stop 2 end/stop2quit/stop 2 quit"
+    "/stop to end/stop to quit/stoptext/stoptexts/stoptexting/stopsms/stopnow"
+    "/unsubcribe/unsuscribe/unsubscibe/unsubsribe/unsubscrib/unsubscribes"
+    "/cancel subscription/cancel my subscription/cancel all/end subscription/end my subscription"
+    "/remove my number/delete my number/delete me/take my number off"
+    "/arrêt/arrête/arrêtez/arrêter/arrett/désabonner/désabonnez moi/désabonnement"
+    "/désabonne moi/désinscrire/désinscription"
+    "/desuscribir/desuscribirme/cancelar suscripción/dar de baja/darme de baja/darse de baja/no más"
+    "/stoppen/abmelden/abbestellen/disiscrivi/disiscrivimi/afmelden/uitschrijven/avregistrera"
+    "/stoppa/avmeld/afmeld/afmeld mig/stop det/wypisz/wypisz mnie/odhlásit/leiratkozás/leiratkozom"
+    "/стоп/стор/стопп/отписаться/отпишите/отписка/відписатися/στοπ/διαγραφή/停止/停止してください/配信停止/ストップ"
+    "/退订/退訂/td/取消订阅/取消訂閱/停止订阅/수신거부/수신 거부/توقف/إيقاف/الغاء الاشتراك/หยุด"
+    "/itigil/itigil na/tigilan/berhenti/hentikan/berhenti langganan/huỷ đăng ký/hủy đăng ký"
 )
 #: These are said of other things too: they count alone, or with no more than a courtesy.
 _STOP_ALONE = _phrases(
     "end/cancel/quit/revoke/off/remove/alto/para/pare/parar/baja/salir/cancelar/detener/fin/ende"
-    "/sair/basta/ferma/tigil/hinto/ihinto/annuler/annulla/koniec/konec/iptal/dur/huỷ/hủy/отмена"
-    "/解除/중지/בטל/הסר/إلغاء/ยกเลิก/रोकें"
+    "/sair/basta/ferma/tigil/hinto/ihinto/tama na/annuler/annulla/iptal/dur/durdur/suspender"
+    "/aufhören/avsluta/avbryt/stans/stopt/lopeta/peru/peruuta/zatrzymaj/anuluj"
+    "/rezygnuję/koniec/konec/zrušit/zastavit/leállít/huỷ/hủy/dừng/ngừng/batal/batalkan"
+    "/simama/komesha/sitisha/ondoa/отмена/хватит/припинити/зупинити/διακοπή/解除/中止/取消"
+    "/중지/정지/중단/취소/그만/בטל/הסר/עצור/הפסק/إلغاء/قف/ยกเลิก"
+    "/रोकें/रोको/बंद/बंद करो/बंद करें/বন্ধ/বন্ধ করুন/நிறுத்து/રોકો/બંધ"
 )
 _START = _phrases("start/yes/unstop/un stop")
 _HELP = _phrases("help/info/help me/aide/ayuda/ajuda/hilfe/aiuto/tulong")
 _COURTESY = _words(
     "please/pls/plz/kindly/thanks/thank you/thx/ty/now/ok/okay/hi/hello/hey/dear/sir/maam"
     "/svp/s'il vous plaît/por favor/merci/gracias/bitte/danke/grazie/prego/obrigado/na/po/lang/paki"
+    "/alstublieft/tack/tak/proszę/prosím/kérem/lütfen/пожалуйста/παρακαλώ/asap"
 )
 #: What may stand before one of the first list ...
 _BEFORE = _COURTESY | _words(
-    "i/im/we/want/wish/would/like/need/you/u/to/said/say/can/could/just/and/do/must/it"
+    "i/im/we/me/want/wish/would/like/need/you/u/to/said/say/can/could/just/and/do/must/it"
 )
 #: ... and what may follow.
 _AFTER = _COURTESY | _words(
     "it/this/that/these/those/the/all/any/more/me/my/mine/us/to/from/of/for/im/i/you/u/your/and/so"
     "/text/texts/texting/txt/txts/txting/message/messages/messaging/msg/msgs/sms/send/sending/sends"
+    "/receiving/getting/subscribing/promo/promos/ads/offers/marketing/calling/calls/emailing"
     "/contacting/contact/bothering/spam/spamming/number/phone/alert/alerts/update/updates/news"
     "/notification/notifications/newsletter/list/subscription/subscriptions/service/services"
     "/everything/already/again/immediately/right/away/at/once/anymore/stop/unsubscribe/today"
-    "/na po/moi/todo/todos/alles"
+    "/na po/moi/todo/todos/ya/alles"
 )
 #: Wherever they stand, somebody wants to get out, unless a word denies it.
 _ANYWHERE = _phrases("unsubscribe/unsub/optout/opt out/stop texting/stop sending/stop messaging")
 _DENIALS = _words("dont/not/never/no/wont/didnt/without")
+#: It says stop in any language.
+_STOP_SIGN = "\N{OCTAGONAL SIGN}"
 _STOP_ALL = (("stopall",), ("stop", "all"))
 _LONGEST_PHRASE = max(len(phrase) for phrase in _STOP)
 
@@ -90,7 +105,7 @@ def read_request(message: str) -> Request | None:
     if len(words) > 2 and all(len(word) == 1 for word in words):
         words = ["".join(words)]  # S.T.O.P
     if not words:
-        return None
+        return "stop" if _STOP_SIGN in message else None
     spoken = tuple(word for word in words if word not in _COURTESY)
     first_line = message.strip().partition("\n")[0]  # a signature may follow
     if spoken in _STOP_ALONE or tuple(fold(first_line)) in _STOP_ALONE:

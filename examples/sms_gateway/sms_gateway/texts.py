@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import phonenumbers
 from phonenumbers import PhoneNumber, PhoneNumberType
 
-from .optout import Request, read_request
+from .optout import Request, fold, read_request
 
 #: Characters of the longest number that E.164 allows, its plus sign included.
 LONGEST_NUMBER = 16
@@ -19,6 +20,9 @@ SHORTEST_NATIONAL = 7
 SHORTEST_FOREIGN = 9
 #: The same, where nobody knows of such numbers in the country that it would be of.
 SHORTEST_UNKNOWN = 10
+#: Digits from which a mobile number of another country is likelier than a land line of the
+#: gateway's own: some countries, such as Germany, leave hardly any number unused.
+SHORTEST_LIKELY = 11
 
 _NUMBER = re.compile(r"\(?\+?[\d\s().\-/]+")
 _MOBILE = (PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE_OR_MOBILE)
@@ -56,8 +60,24 @@ class Text:
         return read_request(" ".join((self.parameter, self.rest)).strip())
 
 
-def parse_text(message: str, opt_out: Request | None = None) -> Text:
-    """Take a text apart. Case, white space and the signs around its first words do not matter."""
+def parse_text(message: str, opt_out: Request | None = None, names: Collection[str] = ()) -> Text:
+    """Take a text apart. Case, white space and the signs around its first words do not matter.
+
+    Args:
+        message: as it was sent.
+        opt_out: what the provider took it for.
+        names: keywords that a wish may name last: ``stop bord`` is ``bord stop``.
+    """
+    text = _parse(message, opt_out)
+    if text.word in names or text.request is not None:
+        return text
+    words = fold(message)
+    named = [name for name in names if name in words]
+    wish = read_request(" ".join(word for word in words if word not in named))
+    return Text(message, named[0], wish, "", opt_out) if wish and len(named) == 1 else text
+
+
+def _parse(message: str, opt_out: Request | None) -> Text:
     tokens = message.split()
     if tokens:
         tokens[:1] = re.split(r"[.,:;!?/]+", tokens[0])
@@ -75,7 +95,8 @@ def normalise_number(number: str, region: str) -> str:
 
     Providers leave the plus sign out, and people the country code. So a number without them is
     read, in this order, as one that begins with the code of ``region``, as one of ``region``
-    without it, and as one of another country; and never where no such numbers exist, if it may as
+    without it, and as one of another country, whose mobile numbers, where they are
+    long, come before land lines of ``region``; and never where no such numbers exist, if it may as
     well be something else, such as a shortcode.
 
     Args:
@@ -111,13 +132,21 @@ def _read_bare(text: str, digits: str, region: str) -> PhoneNumber | None:
     except phonenumbers.NumberParseException:
         national = None
     if national is not None and phonenumbers.is_valid_number(national):
-        is_short = len(digits) < SHORTEST_NATIONAL
-        if not is_short or phonenumbers.number_type(national) in _MOBILE:
+        is_long = len(digits) >= SHORTEST_LIKELY
+        if _is_mobile(national):
+            return national
+        if is_long and foreign is not None and is_valid and _is_mobile(foreign):
+            return foreign
+        if len(digits) >= SHORTEST_NATIONAL:
             return national
     if foreign is None or not phonenumbers.is_possible_number(foreign):
         return None
     shortest = SHORTEST_FOREIGN if is_valid else SHORTEST_UNKNOWN
     return foreign if len(digits) >= shortest else None
+
+
+def _is_mobile(number: PhoneNumber) -> bool:
+    return phonenumbers.number_type(number) in _MOBILE
 
 
 def _international(text: str) -> PhoneNumber | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import phonenumbers
 import pytest
+from phonenumbers import PhoneNumberFormat, PhoneNumberType
 from sms_gateway.texts import normalise_number
 
 NUMBERS = {
@@ -49,6 +51,10 @@ NUMBERS = {
     # another country's
     ("PH", "4915112345678"): "+4915112345678",
     ("US", "447911123456"): "+447911123456",
+    ("DE", "33612345678"): "+33612345678",  # a land line there, if anybody leaves the 0 out
+    ("DE", "639181234567"): "+639181234567",
+    ("DE", "447400123456"): "+447400123456",
+    ("BR", "84912345678"): "+5584912345678",
     ("PH", "8613812345678"): "+8613812345678",
     ("US", "639181234567"): "+639181234567",
     ("PH", "15005550006"): "+15005550006",  # Twilio's, for tests: possible, not in use
@@ -60,6 +66,10 @@ NUMBERS = {
     ("FR", "00639181234567"): "+639181234567",
     ("US", "011 63 918 123 4567"): "+639181234567",
     ("AU", "0011 63 918 123 4567"): "+639181234567",
+    # land lines
+    ("AU", "298765432"): "+61298765432",
+    ("GB", "2079460958"): "+442079460958",
+    ("DE", "3012345678"): "+493012345678",
     # as people write them
     ("PH", "+63 918 123 4567"): "+639181234567",
     ("PH", "(+63) 918 123 4567"): "+639181234567",
@@ -93,3 +103,16 @@ def test_a_number_is_read_as_its_writer_meant_it(region: str, number: str) -> No
 def test_a_shortcode_and_what_is_no_number_are_refused(region: str, number: str) -> None:
     with pytest.raises(ValueError, match="not a telephone number"):
         normalise_number(number, region)
+
+
+def test_mobile_numbers_of_every_region_are_read_in_every_form() -> None:
+    wrong = []
+    for region in sorted(phonenumbers.SUPPORTED_REGIONS):
+        number = phonenumbers.example_number_for_type(region, PhoneNumberType.MOBILE)
+        if number is None:
+            continue
+        right = phonenumbers.format_number(number, PhoneNumberFormat.E164)
+        for form in (right, right[1:], phonenumbers.national_significant_number(number)):
+            if normalise_number(form, region) != right:
+                wrong.append((region, form))
+    assert not wrong

@@ -89,6 +89,48 @@ def test_what_asks_for_stop(message: str) -> None:
 @pytest.mark.parametrize(
     "message",
     [
+        *("stop asap", "stop receiving texts", "STOP 2 END", "stop2end", "STOPTEXT", "Unsuscribe"),
+        *(
+            "Cancel my subscription",
+            "end subscription",
+            "remove my number",
+            "no more",
+            "no más",
+            "no more sms",
+        ),
+        *("désabonnement", "me désabonner", "darse de baja", "STOPPEN", "stop det", "lopeta"),
+        *(
+            "wypisz mnie",
+            "stop kérem",
+            "хватит",
+            "СТОР",
+            "διακοπή",
+            "停止してください",
+            "取消订阅",
+            "TD",
+        ),
+        *(
+            "그만",
+            "قف",
+            "עצור",
+            "dừng",
+            "batal",
+            "hentikan",
+            "Tama na",
+            "बंद करो",
+            "বন্ধ",
+            "🛑",
+            "🛑!",
+        ),
+    ],
+)
+def test_what_asks_for_stop_in_other_spellings_and_languages(message: str) -> None:
+    assert read_request(message) == "stop"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
         *(
             "",
             "?",
@@ -152,6 +194,27 @@ def test_what_asks_for_start_and_help(message: str, request_: str) -> None:
 def test_stop_after_a_keyword_ends_that_one(message: str) -> None:
     text = parse_text(message)
     assert (find_keyword(text), asks_to_end(Bord, text)) == ("bord", True)
+
+
+@pytest.mark.parametrize(
+    ("message", "parameter"),
+    [
+        *((one, "stop") for one in ("stop bord", "STOP BORD!", "please stop the Bord messages")),
+        *((one, "stop") for one in ("end bord", "cancel Bord please", "QUIT: BORD", "arrêt bord")),
+        *(("START BORD", "start"), ("help, bord", "help")),
+    ],
+)
+def test_a_wish_may_name_its_keyword_last(message: str, parameter: str) -> None:
+    text = parse_text(message, None, ["bord", "shop"])
+    assert (text.word, text.parameter, text.message) == ("bord", parameter, message)
+    assert (find_keyword(text), asks_to_end(Bord, text)) == ("bord", parameter == "stop")
+
+
+@pytest.mark.parametrize(
+    "message", ["is the bord at the stop", "I read bord", "bordstop", "stop by"]
+)
+def test_what_names_a_keyword_and_asks_for_nothing(message: str) -> None:
+    assert parse_text(message, None, ["bord"]) == parse_text(message)
 
 
 def test_what_the_provider_takes_for_stop_is_one() -> None:

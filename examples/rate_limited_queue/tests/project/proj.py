@@ -82,6 +82,24 @@ def often(self: Any, customer: str, times: int = 4) -> int:
     return int(self.request.retries)
 
 
+@app.task(name=f"{QUEUE}.named", bind=True, max_retries=3)
+def named(self: Any, customer: str) -> Any:
+    """Note it, and succeed at a retry that names headers of its own."""
+    note(self, customer, "named", self.request.retries)
+    if self.request.retries < 3:
+        raise self.retry(countdown=0, headers={"number": self.request.retries})
+    return self.request.headers["number"]
+
+
+@app.task(name=f"{QUEUE}.apart", bind=True, max_retries=3)
+def apart(self: Any, customer: str) -> int:
+    """Note it, and end normally, each time after a retry that raises nothing."""
+    note(self, customer, "apart", self.request.retries)
+    if self.request.retries < 3:
+        self.retry(countdown=0, throw=False)
+    return int(self.request.retries)
+
+
 @app.task(
     name=f"{QUEUE}.auto",
     bind=True,

@@ -76,7 +76,8 @@ def answer(connection: Connection, inbound_id: int, handler: Handler) -> str | N
     if row.handled_at is None:
         moment = Moment(row.sent_at, row.received_at, inbound_id)
         who = StoredSubscriber(connection, row.subscriber_id, row.mobile_number, moment)
-        reply = handler(parse_text(row.message, row.opt_out), who)
+        names = [row.keyword] if row.keyword else ()
+        reply = handler(parse_text(row.message, row.opt_out, names), who)
         if reply and who.is_overtaken():
             logger.info("Text %s gets no reply: a later one says otherwise", row.request_id)
         elif reply and (reply := sendable(reply, row.provider, _what(row))):

@@ -27,7 +27,7 @@ def receive(provider: str, packed: dict[str, Any]) -> dict[str, Any]:
         packed: the text, as :func:`~.envelope.pack_inbound` gives it.
     """
     posted = unpack_inbound(packed)
-    text = parse_text(posted.message, posted.opt_out)
+    text = parse_text(posted.message, posted.opt_out, keywords())
     word = find_keyword(text)
     handler = answer_without_keyword if word is None else None
     if word is not None and asks_to_end(keywords()[word], text):
