@@ -23,6 +23,7 @@ from kombu.transport.native_delayed_delivery import (
 )
 
 from ..brokers.amqp.expiring import EXPIRING, LONGEST, Expiring
+from ..brokers.sqs.message_groups import give_group
 from ..errors import TopologyError
 from ..messages.decoding import (
     HEADER_PROPERTIES,
@@ -85,11 +86,8 @@ def before_publish(
     router = declare.router
     _make_portable(headers, properties)
     headers[HEADER_PUBLISHED_AT] = datetime.now(timezone.utc).isoformat(timespec="microseconds")
-    if router.message_groups and "MessageGroupId" not in properties:
-        # One group for all, kombu's default, lets SQS hand out one message of the queue at a time.
-        task_id = headers.get("id")
-        if task_id:
-            properties["MessageGroupId"] = task_id
+    if router.message_groups:
+        give_group(properties, headers.get("id"))
     name = getattr(exchange, "name", exchange) or ""
     # The first declared is the target, unless the caller named no more than an exchange.
     queue = declare[0].name if len(declare) > 1 else routing_key or name

@@ -1,4 +1,4 @@
-"""The result backend's database: one engine a process, its tables, and what is asked of them."""
+"""The result backend's database: one engine a process, its tables, the columns that they lack."""
 
 from __future__ import annotations
 

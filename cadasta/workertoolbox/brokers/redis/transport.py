@@ -13,7 +13,6 @@ published again.
 from __future__ import annotations
 
 import logging
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha1
@@ -29,6 +28,7 @@ from redis import exceptions
 
 from ...errors import UnconfirmedError
 from .connection import ConnectTimeoutError, bounded
+from .tls import use_tls
 
 logger = logging.getLogger(__name__)
 
@@ -410,13 +410,7 @@ class SSLTransport(Transport):
     """The transport to one Redis server by TLS, for ``rediss://``."""
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
-        if not client.ssl:
-            # kombu knows by its own names of transports alone that this one needs TLS.
-            logger.warning(
-                "rediss:// without TLS options: the server's certificate is not verified. Add "
-                "'?ssl_cert_reqs=required' to the broker URL, or set broker_use_ssl."
-            )
-            client.ssl = {"ssl_cert_reqs": ssl.CERT_NONE}
+        use_tls(client)
         super().__init__(client, **kwargs)
 
 
