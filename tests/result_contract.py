@@ -227,7 +227,7 @@ class ResultContract(OutcomeContract):
         assert backend.get_state(long) == states.PENDING
         assert backend.get_state(other) == states.SUCCESS
 
-    @pytest.mark.parametrize("odd", ["a\0b", "a\ud800b", "задача", "💥"])
+    @pytest.mark.parametrize("odd", ["a\0b", "a\ud800b", "задача", "💥"], ids=ascii)
     def test_odd_text_everywhere(self, backend: ToolboxBackend, app: Celery, odd: str) -> None:
         asked = request(
             task=odd,

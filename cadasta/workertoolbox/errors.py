@@ -22,11 +22,11 @@ class MessageError(ToolboxError):
 
 
 class BrokerError(ToolboxError):
-    """The embedded broker's database cannot be used."""
+    """A broker cannot be used, such as the embedded one's file."""
 
 
 class BrokerUnavailableError(BrokerError):
-    """The broker's file cannot be used just now (locked, disk full): trying again may help."""
+    """A broker cannot be used just now (its file is locked, its disk full): try again later."""
 
 
 class UnconfirmedError(ToolboxError, OperationalError):

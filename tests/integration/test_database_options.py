@@ -125,7 +125,7 @@ def make_app(apps: list[Celery], url: str, **settings: Any) -> Celery:
 def run(app: Celery) -> None:
     """Run a task as a worker does, and read its outcome through the backend."""
 
-    @app.task(name="add")
+    @app.task(name="add", shared=False)
     def add(x: int, y: int) -> int:
         return x + y
 

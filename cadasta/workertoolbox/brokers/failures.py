@@ -94,10 +94,10 @@ def _verdict(error: Exception) -> bool | None:
         return _aws_is_away(getattr(error, "response", None) or {})
     if "botocore.exceptions.BotoCoreError" in names:
         return bool(names & _PASSING_BOTO)
-    if "redis.exceptions.RedisError" in names:
-        return bool(names & _PASSING_REDIS or _PASSING_REPLIES.search(str(error)))
     if isinstance(error, BrokerError):
         return isinstance(error, BrokerUnavailableError)
+    if "redis.exceptions.RedisError" in names:
+        return bool(names & _PASSING_REDIS or _PASSING_REPLIES.search(str(error)))
     if isinstance(error, OSError):
         return error.errno not in _VALUES
     if isinstance(error, OperationalError | LimitExceeded):

@@ -180,7 +180,7 @@ class Recorder:
         self._statement = _STATEMENTS[self._dialect](engine)
 
     def record(self, records: Sequence[TaskRecord]) -> None:
-        """Write ``records``; see :meth:`cadasta.workertoolbox.ledger.Ledger.record`."""
+        """Write ``records``; see :meth:`cadasta.workertoolbox.Ledger.record`."""
         for part in _parts(records):
             self._record(part)
 

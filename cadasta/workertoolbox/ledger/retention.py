@@ -21,7 +21,7 @@ Progress = Callable[[int, int], object]
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """One pruning of a ledger; see :meth:`cadasta.workertoolbox.ledger.Ledger.prune`.
+    """One pruning of a ledger; see :meth:`cadasta.workertoolbox.Ledger.prune`.
 
     No transaction deletes more than ``batch`` tasks or rows, and none reads more: each begins,
     by an index, where the one before ended.

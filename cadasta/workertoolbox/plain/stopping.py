@@ -6,7 +6,8 @@ import mmap
 import struct
 import time
 
-#: Seconds after that moment in which what failed is still tried again.
+#: Seconds after that moment, or after the begin of a later wait, in which what failed is tried
+#: again.
 GRACE = 4.0
 
 _MOMENT = struct.Struct("d")
@@ -35,16 +36,20 @@ def since() -> float | None:
     return moment or None
 
 
-def is_over() -> bool:
-    """Tell whether the worker stops and :data:`GRACE` has passed."""
+def is_over(start: float) -> bool:
+    """Tell whether the worker stops, and a wait since ``start`` has had :data:`GRACE` for it.
+
+    Args:
+        start: when the wait began, on :func:`time.monotonic`'s clock.
+    """
     moment = since()
-    return moment is not None and time.monotonic() > moment + GRACE
+    return moment is not None and time.monotonic() > max(moment, start) + GRACE
 
 
-def sleep(seconds: float) -> bool:
-    """Wait; False, and earlier, where the worker stops and :data:`GRACE` has passed."""
+def sleep(seconds: float, start: float) -> bool:
+    """Pause within a wait since ``start``; False, and earlier, where that is over."""
     end = time.monotonic() + seconds
-    while not is_over():
+    while not is_over(start):
         left = end - time.monotonic()
         if left <= 0:
             return True

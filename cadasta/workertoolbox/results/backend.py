@@ -202,7 +202,7 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
 
     def _give_up(self, task_id: str, state: str, exc: Exception) -> None:
         """Let a task run again whose outcome is not stored because the worker stops."""
-        if not (isinstance(exc, BackendStoreError) and stopping.is_over()):
+        if not (isinstance(exc, BackendStoreError) and stopping.since()):
             return
         self._given_up.add(task_id)
         task = get_current_worker_task()

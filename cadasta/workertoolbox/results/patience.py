@@ -123,6 +123,7 @@ class PatientBackend(BaseBackend):
             fallback_msg = "the database is away"
         state = args[2] if name == "_store_result" else None
         self._waiting.name, self._waiting.most = name, self._most(name, state)
+        self._waiting.start = time.monotonic()
         try:
             return super()._ensure_retryable(
                 func, *args, fallback_exc=fallback_exc, fallback_msg=fallback_msg, **kwargs
@@ -157,7 +158,7 @@ class PatientBackend(BaseBackend):
             amount = min(amount, most - now)
         if _unlocks_chord() and self._waiting.name == "_many":
             time.sleep(amount)  # an error here is the end of the chord, also in a worker that stops
-        elif not stopping.sleep(amount):
+        elif not stopping.sleep(amount, self._waiting.start):
             raise _GiveUp
 
 

@@ -28,6 +28,7 @@ from ..sql.prepared import PreparedWrite, PreparedWriter
 from ..sql.result_tables import ResultTables
 from ..sql.tables import MAX_ATTEMPTS
 from ..sql.upserts import COMPLETED, REPLACED, Statements, always, upsert
+from ..sql.watch import allow
 from .limits import (
     POSTGRESQL_LIMIT,
     SQLITE_LIMIT,
@@ -292,9 +293,11 @@ class ResultStore:
             lowest = connection.scalar(select(func.min(table.c.place)).where(*of_task)) or 0
         return max(lowest - 1, -MAX_ATTEMPTS)
 
-    def _run(self, statement: Any, values: dict[str, Any]) -> int:
+    def _run(self, statement: Any, values: dict[str, Any], is_long: bool = False) -> int:
         try:
             with self.engine.connect() as connection:
+                if is_long:
+                    allow(connection, None)
                 changed = connection.execute(statement, values).rowcount
                 if not self._autocommits:
                     connection.commit()
@@ -368,12 +371,11 @@ class ResultStore:
         tables = self.tables
         moment = before.astimezone(timezone.utc).replace(tzinfo=None)
         for table in (tables.task, tables.group):
-            self._run(
-                delete(table).where(table.c.date_done < bindparam("moment")), {"moment": moment}
-            )
+            old = table.c.date_done < bindparam("moment")
+            self._run(delete(table).where(old), {"moment": moment}, is_long=True)
         if tables.attempt is not None:
             old = tables.attempt.c.ended_at < bindparam("moment")
-            self._run(delete(tables.attempt).where(old), {"moment": before})
+            self._run(delete(tables.attempt).where(old), {"moment": before}, is_long=True)
 
 
 class _Tables:

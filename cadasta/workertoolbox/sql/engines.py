@@ -1,7 +1,6 @@
-"""Database engines: pooled, checked, safe after a fork; and the functions on their URLs.
+"""Database engines: pooled, checked, safe after a fork.
 
-SQLAlchemy is imported inside the functions that make engines only: the configuration needs the
-URL functions in every process, and most producers need no database.
+SQLAlchemy is imported inside the functions that make engines only: most producers need no database.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LedgerError
-from ..plain.urls import build_url, database_url, mask_url
+from ..plain.urls import mask_url
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -27,16 +26,6 @@ if TYPE_CHECKING:
     from .watch import Watch
 
 logger = logging.getLogger(__name__)
-
-__all__ = [
-    "build_url",
-    "database_url",
-    "is_memory",
-    "make_engine",
-    "mask_url",
-    "same_database",
-    "writing",
-]
 
 #: Seconds that SQLite waits for another process's transaction.
 BUSY_TIMEOUT = 30
@@ -157,9 +146,11 @@ def hurry(engine: Engine, is_urgent: bool = True) -> None:
 
 
 def _check_level(engine: Engine, level: str | None) -> None:
+    if level is None:
+        return
     # SQLAlchemy looks at it when it connects, which may be in a worker that has a result.
     known = engine.dialect.get_isolation_level_values(None)  # type: ignore[arg-type]
-    if level is not None and level not in known:
+    if level not in known:
         raise ValueError(f"isolation_level={level!r} is none of {', '.join(sorted(known))}")
 
 

@@ -62,7 +62,9 @@ class Watch:
         self._ping_after = ping_after
         self._arguments: tuple[Any, Any] | None = None
         self._hurried: float | None = None
-        event.listen(engine, "do_connect", self._connect)
+        # Not by SQLAlchemy's event ``do_connect``, of which the first that connects is the last to
+        # be heard: an application's own, which renews a password, say, may come later.
+        self._open, engine.dialect.connect = engine.dialect.connect, self._connect  # type: ignore[method-assign]
         event.listen(engine, "connect", self._connected, insert=True)
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine, "checkin", self._checked_in)
@@ -80,16 +82,21 @@ class Watch:
 
     # -- connections ----------------------------------------------------------------------------
 
-    def _connect(self, dialect: Any, record: Any, args: Any, kwargs: Any) -> Any:
+    def _connect(self, *args: Any, **kwargs: Any) -> Any:
         self._arguments = args, kwargs
-        attempt = _Attempt(dialect, args, kwargs)
+        try:
+            attempt = _Attempt(self._open, args, kwargs)
+        except RuntimeError:  # Python starts no thread when it ends
+            return self._open(*args, **kwargs)
         start = time.monotonic()
         try:
             while not attempt.ended.wait(TICK):
                 now = time.monotonic()
                 is_late = self._connect_timeout and now - start >= self._connect_timeout
                 if is_late or self.is_over(start, now):
-                    raise _error(dialect, f"no answer from {self.place} in {now - start:.0f} s")
+                    raise _error(
+                        self._dialect, f"no answer from {self.place} in {now - start:.0f} s"
+                    )
             return attempt.taken()
         finally:
             attempt.abandon()
@@ -138,7 +145,7 @@ class Watch:
         """Open another connection, to see whether the server answers at all."""
         if self._arguments is None:
             return None  # the application's own creator
-        return _Attempt(self._dialect, *self._arguments, is_probe=True)
+        return _Attempt(self._open, *self._arguments, is_probe=True)
 
 
 class HandshakeLimit(float):
@@ -166,22 +173,22 @@ class _Attempt:
     The driver's own limits end the thread.
     """
 
-    def __init__(self, dialect: Any, args: Any, kwargs: Any, is_probe: bool = False) -> None:
+    def __init__(self, open_: Any, args: Any, kwargs: Any, is_probe: bool = False) -> None:
         self.start = time.monotonic()
         self.ended = threading.Event()
         self._lock = threading.Lock()
         self._is_unwanted = is_probe
         self._connection: Any = None
         self._error: BaseException | None = None
-        arguments = (dialect, args, kwargs)
+        arguments = (open_, args, kwargs)
         threading.Thread(
             target=self._run, args=arguments, name="database-connect", daemon=True
         ).start()
 
-    def _run(self, dialect: Any, args: Any, kwargs: Any) -> None:
+    def _run(self, open_: Any, args: Any, kwargs: Any) -> None:
         connection = None
         try:
-            connection = dialect.connect(*args, **kwargs)
+            connection = open_(*args, **kwargs)
         except BaseException as exc:  # raised where the connection is waited for
             self._error = exc
         with self._lock:

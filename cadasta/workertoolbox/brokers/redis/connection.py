@@ -14,6 +14,8 @@ from typing import Any
 
 from redis import exceptions
 
+from ...errors import BrokerUnavailableError
+
 #: How the errors begin with which a server refuses commands that it will take again, or that
 #: another server takes: a replica, one that loads, has lost its master, its cluster's other nodes
 #: or too many replicas, has no room on its disk or in its memory, or is busy with a script.
@@ -41,7 +43,7 @@ class ConnectTimeoutError(exceptions.TimeoutError):
     """The server did not answer while the connection was made: no command was sent."""
 
 
-class RefusedError(exceptions.RedisError, OSError):
+class RefusedError(BrokerUnavailableError, exceptions.RedisError, OSError):
     """The server refuses commands for now.
 
     No ConnectionError of redis-py's: that one would begin a transaction again and again.

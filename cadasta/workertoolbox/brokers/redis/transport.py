@@ -13,6 +13,7 @@ published again.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha1
@@ -301,9 +302,10 @@ class ChannelMixin:
 
     @property
     def broker(self: Any) -> Any:
-        """What tells it from other brokers in this process."""
+        """What tells it from other brokers, and from a parent process, whose messages are its own."""
         client = self.connection.client
-        return (*(client.alt or [client.as_uri(include_password=True)]), self.global_keyprefix)
+        urls = client.alt or [client.as_uri(include_password=True)]
+        return (os.getpid(), *urls, self.global_keyprefix)
 
     def strand(self: Any, message: Any, delivery_tag: str) -> None:
         """Keep a message that is off its queue and could not be noted."""
@@ -333,14 +335,24 @@ class ChannelMixin:
 
     def restore_stranded(self: Any) -> None:
         """Put back what earlier channels of this process could not note."""
-        while stranded := _stranded.get(self.broker):
-            queue, priority, tag, text = stranded[-1]
-            with self.conn_or_acquire() as client, client.pipeline() as pipe:
-                pipe.zrem(self.unacked_index_key, tag)
-                pipe.hdel(self.unacked_key, tag)
-                pipe.rpush(self._q_for_pri(queue, priority), text)
-                pipe.execute()
-            stranded.pop()
+        # Taken in one step: another thread may open a channel at the same time.
+        stranded = _stranded.pop(self.broker, [])
+        try:
+            while stranded:
+                queue, priority, tag, text = stranded[-1]
+                with self.conn_or_acquire() as client, client.pipeline() as pipe:
+                    pipe.zrem(self.unacked_index_key, tag)
+                    pipe.hdel(self.unacked_key, tag)
+                    pipe.rpush(self._q_for_pri(queue, priority), text)
+                    pipe.execute()
+                stranded.pop()
+        except Exception as exc:  # the channel is of use all the same
+            _stranded.setdefault(self.broker, []).extend(stranded)
+            logger.warning(
+                "%d messages wait for another connection to go back to their queues (%s)",
+                len(stranded),
+                type(exc).__name__,
+            )
 
     # -- connections
 
@@ -386,7 +398,8 @@ class TransportMixin:
     # What was not answered is tried again by whoever consumes, and not by a publisher.
     connection_errors = (*kombu_redis.Transport.connection_errors, UnconfirmedError)
     recoverable_connection_errors = kombu_redis.Transport.connection_errors
-    recoverable_channel_errors = kombu_redis.Transport.channel_errors
+    # None: the same message would be refused again, or be in one of its queues twice.
+    recoverable_channel_errors = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: What this connection has bound: routing key, pattern and queue, by exchange.

@@ -41,6 +41,10 @@ class AnnounceStop(bootsteps.StartStopStep):
     # Celery stops in the order opposite to that of the start: before the pool.
     requires = ("celery.worker.components:Pool",)
 
+    def start(self, parent: Any) -> None:
+        """Celery calls it with the worker: an earlier one of this process may have stopped."""
+        stopping.prepare()
+
     def stop(self, parent: Any) -> None:
         """Celery calls it with the worker, before the pool is to end."""
         stopping.announce()
