@@ -302,7 +302,7 @@ class ChannelMixin:
 
     @property
     def broker(self: Any) -> Any:
-        """What tells it from other brokers, and from a parent process, whose messages are its own."""
+        """What tells it from other brokers, and from a parent process, which has its own."""
         client = self.connection.client
         urls = client.alt or [client.as_uri(include_password=True)]
         return (os.getpid(), *urls, self.global_keyprefix)
