@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import inspect
@@ -51,16 +52,33 @@ def found(name: str) -> Any:
 
 
 def present(name: str) -> str:
-    """What can be told of it today: a digest of its source, else its type."""
+    """What can be told of it today: a digest of its source, else its type.
+
+    The source is that of the file: Sentry, for one, puts functions of its own in the place of some.
+    """
     value = found(name)
-    if isinstance(value, (staticmethod, classmethod)):
-        value = value.__func__
-    if isinstance(value, property):
-        value = value.fget
-    value = inspect.unwrap(value) if callable(value) else value
-    if inspect.isroutine(value) or inspect.isclass(value):
-        return f"source {digest(inspect.getsource(value))}"
-    return f"type {type(value).__name__}"
+    source = _source(name)
+    return f"source {digest(source)}" if source else f"type {type(value).__name__}"
+
+
+def _source(name: str) -> str | None:
+    """The definition of a function or a class, with its decorators; None of anything else."""
+    module, _, attributes = name.partition(":")
+    text = inspect.getsource(importlib.import_module(module))
+    node: ast.AST | None = ast.parse(text)
+    for attribute in attributes.split("."):
+        node = next(
+            (
+                one
+                for one in getattr(node, "body", ())
+                if isinstance(one, ast.FunctionDef | ast.ClassDef) and one.name == attribute
+            ),
+            None,
+        )
+    if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return None
+    first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
 
 
 def digest(source: str) -> str:

@@ -325,7 +325,7 @@ CANARIES = (
         delete_when="as above",
     ),
     Canary(
-        "kombu.transport.virtual.base:Channel._put",
+        "kombu.transport.virtual.base:AbstractChannel._put",
         known="source 74ac353e8a16",
         covers=("_put",),
         reason="a virtual transport's one way in",
