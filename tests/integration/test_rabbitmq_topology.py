@@ -131,8 +131,9 @@ def test_a_task_expires_in_its_queue_and_its_record_does_not(
     app.send_task("export.x", (1,), expires=-5)
     # After the others: RabbitMQ drops what has expired when it is the first in its queue.
     lasting = [app.send_task("export.x", (0,)).id, app.send_task("export.x", (0,), expires=1e8).id]
-    wait_until(lambda: sizes(rabbitmq_url, "export") == {"export": 2}, 20, "the end of the others")
-    assert sizes(rabbitmq_url, "foreign", "platform.fifo") == {"foreign": 0, "platform.fifo": 104}
+    wanted = {"export": 2, "foreign": 0}
+    wait_until(lambda: sizes(rabbitmq_url, *wanted) == wanted, 20, "the end of the others")
+    assert sizes(rabbitmq_url, "platform.fifo") == {"platform.fifo": 104}
     with app.connection_for_read() as connection:
         message = Queue("export")(connection.default_channel).get(no_ack=True)
         assert not [name for name in message.headers if name == "toolbox_queue"]
