@@ -67,6 +67,8 @@ def test_a_demo_that_is_interrupted_has_failed(shell: Shell) -> None:
     with demo:
         assert demo.stdout is not None
         assert b"are starting" in demo.stdout.readline()
+        # Not before: Python swallows a KeyboardInterrupt in the midst of an import.
+        assert b"has started the feeding" in demo.stdout.readline()
         demo.send_signal(signal.SIGINT)
         assert b"Logs and files: " in demo.stdout.read()
     assert demo.returncode == 1
