@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from ..messages.redaction import HIDDEN
 from ..sql.fitting import UTF8MB3
 
 #: The largest statement and value of PostgreSQL, in bytes; a little is left for the rest of it.
@@ -19,8 +20,6 @@ SHORT_MESSAGE, SHORT_TRACEBACK = 2000, 10_000
 
 #: One input in pydantic's message: nothing follows its bracket, while text in it has no line's end.
 _INPUT = re.compile(r"input_value=(?:.|\n)*?, (input_type=[^\]\n]*\])(?=\n|$)")
-#: What stands in the place of a hidden value.
-HIDDEN = "***"
 #: What MySQL's drivers write as two bytes.
 _ESCAPED = (b"\\", b"'", b'"', b"\0", b"\n", b"\r", b"\x1a")
 #: What tells more about a result and need not be there.
