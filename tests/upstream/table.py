@@ -40,6 +40,13 @@ CANARIES = (
         delete_when="Celery renews its pools after os.fork by itself",
     ),
     Canary(
+        "kombu.utils.functional:memoize",
+        known="source 7ceea3a8b800",
+        covers=("celery.utils.nodenames.gethostname",),
+        reason="publishing/forks.py renews the lock behind the name of each message's origin",
+        delete_when="Celery's caches survive a fork",
+    ),
+    Canary(
         "celery.app.amqp:AMQP.producer_pool",
         known="source ad1e14daf47d",
         covers=("_producer_pool",),

@@ -16,7 +16,9 @@ from typing import Any
 from celery import Celery, _state, signals
 from celery.app.amqp import AMQP
 from celery.utils.dispatch import Signal
+from celery.utils.nodenames import gethostname
 from kombu import Connection, pools
+from kombu.transport.base import StdChannel, Transport
 from kombu.utils.objects import cached_property
 
 from ..routing.router import Router
@@ -38,10 +40,10 @@ def survive_forks() -> None:
 
 def _after_fork() -> None:
     apps = [app for app in list(_state._get_active_apps()) if _is_ours(app)]
-    if apps:
-        _renew_locks(apps)
     for app in apps:
         _leave_pools(app)
+    if apps:
+        _renew_locks(apps)
 
 
 def _is_ours(app: Any) -> bool:
@@ -63,14 +65,33 @@ def _leave_pools(app: Any) -> None:
 
 
 def _renew_locks(apps: list[Any]) -> None:
-    """Replace the locks of a process that a publish takes: another thread may have held them."""
+    """Replace the locks of a process that a publish takes: another thread may have held them.
+
+    kombu's cached properties have one lock a class, and hold it while a Redis channel connects.
+    """
     for app in apps:
         app._finalize_mutex = threading.RLock()
     for signal in vars(signals).values():
         if isinstance(signal, Signal):
             signal.lock = threading.Lock()
-    classes = {Connection, Celery, AMQP, *map(type, apps)}
-    for cls in {base for one in classes for base in one.__mro__}:
+    for cls in _with_subclasses(Connection, Transport, StdChannel, Celery, AMQP):
         for value in vars(cls).values():
             if isinstance(value, cached_property):
                 value.lock = threading.RLock()
+    # The name of each message's origin comes from a cache behind a lock.
+    memoized = dict(
+        zip(gethostname.__code__.co_freevars, gethostname.__closure__ or (), strict=True)
+    )
+    if "mutex" in memoized:
+        memoized["mutex"].cell_contents = threading.Lock()
+
+
+def _with_subclasses(*classes: type) -> set[type]:
+    found: set[type] = set()
+    pending = list(classes)
+    while pending:
+        cls = pending.pop()
+        if cls not in found:
+            found.add(cls)
+            pending += cls.__subclasses__()
+    return found
