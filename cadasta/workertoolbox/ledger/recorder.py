@@ -21,6 +21,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..messages.decoding import TaskRecord
+from ..plain.backoff import Backoff
 from ..plain.json_text import dump, harmless
 from ..sql import tables as schema
 from ..sql.engines import writing
@@ -32,8 +33,9 @@ logger = logging.getLogger(__name__)
 
 #: Characters of arguments in one statement: below MySQL's packet limit, and little memory.
 MAX_STATEMENT = 4_000_000
-#: Seconds to wait before a transaction that gave way to another one is tried again.
-CONFLICT_WAITS = (0.05, 0.2, 1.0)
+#: How many times a transaction that gave way to another one is tried again, and after how long.
+CONFLICTS = 3
+FIRST_CONFLICT_WAIT, LONGEST_CONFLICT_WAIT = 0.1, 1.0
 #: How many times the database's time-out a batch may take where the server answers others.
 PATIENCE = 2.5
 #: Bytes kept of a record that the database refuses; characters of a bad message's headers.
@@ -250,7 +252,8 @@ class Recorder:
             raise ledger_error(exc, "record undecodable messages in the ledger") from exc
 
     def _persistently(self, write: Callable[[], None]) -> None:
-        for wait in CONFLICT_WAITS:
+        retry = Backoff(FIRST_CONFLICT_WAIT, LONGEST_CONFLICT_WAIT, factor=4)
+        for _ in range(CONFLICTS):
             try:
                 return write()
             except SQLAlchemyError as exc:
@@ -258,7 +261,7 @@ class Recorder:
                     raise
                 # After a moment, so that the other one comes first this time.
                 logger.info("The database chose this transaction to give way: writing it again")
-                time.sleep(wait)
+                time.sleep(retry.next())
         write()
 
     def _set_aside(self, record: TaskRecord, exc: Exception) -> None:

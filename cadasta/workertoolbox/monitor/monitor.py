@@ -24,8 +24,9 @@ from ..ledger.ledger import Ledger, records_ignored
 from ..ledger.model import Undecodable
 from ..messages.decoding import TaskRecord, decode
 from ..messages.policy import StoragePolicy
+from ..plain.backoff import Backoff
 from ..routing.router import router_of
-from .writer import Backoff, Batch, Writer, shown
+from .writer import FIRST_RETRY, LONGEST_RETRY, Batch, Writer, shown
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class Monitor:
     def run(self) -> None:
         """Consume until :meth:`stop`, through outages of broker and database."""
         self._writer.start()
-        retry = Backoff()
+        retry = Backoff(FIRST_RETRY, LONGEST_RETRY)
         while not self._stopping.is_set():
             connection = self._connection()
             try:

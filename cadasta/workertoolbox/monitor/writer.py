@@ -17,6 +17,7 @@ from ..errors import LedgerError
 from ..ledger.ledger import Ledger
 from ..ledger.model import Undecodable
 from ..messages.decoding import TaskRecord
+from ..plain.backoff import Backoff
 from ..plain.urls import mask_url
 
 logger = logging.getLogger(__name__)
@@ -44,27 +45,6 @@ class Batch:
             self.records.append(item)
         else:
             self.undecodable.append(item)
-
-
-class Backoff:
-    """Waits that double, from :data:`FIRST_RETRY` to :data:`LONGEST_RETRY` seconds."""
-
-    def __init__(self) -> None:
-        self._next = FIRST_RETRY
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether an attempt has failed since the last :meth:`reset`."""
-        return self._next > FIRST_RETRY
-
-    def next(self) -> float:
-        """Seconds to wait before the next attempt."""
-        wait, self._next = self._next, min(self._next * 2, LONGEST_RETRY)
-        return wait
-
-    def reset(self) -> None:
-        """The next failure is a first one again."""
-        self._next = FIRST_RETRY
 
 
 class Writer:
@@ -132,7 +112,7 @@ class Writer:
             self._thread.join()
 
     def _run(self) -> None:
-        retry = Backoff()
+        retry = Backoff(FIRST_RETRY, LONGEST_RETRY)
         try:
             while True:
                 with self._changed:

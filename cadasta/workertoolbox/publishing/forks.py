@@ -8,8 +8,6 @@ does not exist in the child, and what it had taken from a pool or locked stays s
 
 from __future__ import annotations
 
-import functools
-import os
 import threading
 from typing import Any
 
@@ -21,21 +19,20 @@ from kombu import Connection, pools
 from kombu.transport.base import StdChannel, Transport
 from kombu.utils.objects import cached_property
 
+from ..plain.forks import around_forks
 from ..routing.router import Router
 
 #: What the child has given up; finalizers of what is the parent's must not run there.
 _abandoned: list[Any] = []
 
 
-@functools.cache
 def survive_forks() -> None:
     """Give each child its own pools of connections; done once.
 
     Only the pools of apps that the toolbox configures are touched. In the processes of Celery's
     own pool, which see to it by themselves, this comes before, and changes nothing else.
     """
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_fork)
+    around_forks(after_in_child=_after_fork)
 
 
 def _after_fork() -> None:

@@ -17,6 +17,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LedgerError
+from ..plain.backoff import Backoff
+from ..plain.forks import around_forks
 from ..plain.urls import mask_url
 
 if TYPE_CHECKING:
@@ -47,7 +49,6 @@ _watches: weakref.WeakKeyDictionary[Engine, Watch] = weakref.WeakKeyDictionary()
 #: SQLite's connections, by engine; and those of the parent process, which nobody may close here.
 _opened: weakref.WeakKeyDictionary[Engine, set[Any]] = weakref.WeakKeyDictionary()
 _parents: list[Any] = []
-_hooks: list[bool] = []
 
 
 def make_engine(
@@ -134,7 +135,8 @@ def make_engine(
         )
         _watches[engine] = watch
     drop_read_only_sessions(engine)
-    _survive_forks(engine)
+    around_forks(before=_before_fork, after_in_child=_after_fork)
+    _engines.add(engine)
     return engine
 
 
@@ -359,6 +361,7 @@ def _close_all(opened: set[Any]) -> None:
 
 def _write_ahead(cursor: Any) -> None:
     deadline = time.monotonic() + BUSY_TIMEOUT
+    retry = Backoff(0.01, 0.05)
     while cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         try:
             cursor.execute("PRAGMA journal_mode = WAL")
@@ -370,16 +373,7 @@ def _write_ahead(cursor: Any) -> None:
             # not wait for its turn as it does otherwise.
             if "locked" not in str(exc) or time.monotonic() > deadline:
                 raise
-            time.sleep(0.01)
-
-
-def _survive_forks(engine: Engine) -> None:
-    if not hasattr(os, "register_at_fork"):
-        return  # no fork on this system
-    if not _hooks:
-        _hooks.append(True)
-        os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
-    _engines.add(engine)
+            time.sleep(retry.next())
 
 
 def _before_fork() -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DisconnectionError
 
 from ..plain import stopping
+from ..plain.forks import around_forks
 
 logger = logging.getLogger(__name__)
 
@@ -288,7 +289,6 @@ class _Watchdog:
     """The thread that looks at what is waited for; it sleeps while nothing is."""
 
     def __init__(self) -> None:
-        self._is_hooked = False
         self._start_over()
 
     def _start_over(self) -> None:
@@ -314,14 +314,12 @@ class _Watchdog:
         with self._lock:
             if self._thread is not None:
                 return
-            if not self._is_hooked and hasattr(os, "register_at_fork"):
-                self._is_hooked = True
-                # No thread crosses a fork, and Python 3.12 warns of a fork beside one.
-                os.register_at_fork(
-                    before=self._end,
-                    after_in_parent=self._go_on,
-                    after_in_child=self._start_over,
-                )
+            # No thread crosses a fork, and Python 3.12 warns of a fork beside one.
+            around_forks(
+                before=self._end,
+                after_in_parent=self._go_on,
+                after_in_child=self._start_over,
+            )
             self._ending.clear()
             self._thread = threading.Thread(target=self._run, name="database-watch", daemon=True)
             self._thread.start()

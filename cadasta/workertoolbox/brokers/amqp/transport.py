@@ -22,8 +22,6 @@ list, and publishes again.
 from __future__ import annotations
 
 import errno
-import functools
-import os
 import socket
 import weakref
 from collections.abc import Iterator
@@ -38,6 +36,7 @@ from amqp.transport import TCPTransport as TCPSocket
 from kombu.transport import pyamqp
 
 from ...errors import UnconfirmedError
+from ...plain.forks import around_forks
 from .expiring import EXPIRING
 
 #: AMQP's delivery mode of messages that a broker need not keep, as those of Celery's events.
@@ -306,7 +305,7 @@ class Connection(pyamqp.Connection):
         self.confirm_timeout = confirm_timeout
         self.answer_timeout = answer_timeout
         _connections.add(self)
-        _leave_to_parents()
+        around_forks(after_in_child=_forget_all)
 
     def Transport(
         self,
@@ -379,18 +378,12 @@ class Connection(pyamqp.Connection):
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
-@functools.cache
-def _leave_to_parents() -> None:
-    """Let each process that is forked from this one forget the connections; done once.
+def _forget_all() -> None:
+    """Leave all connections to the process from which this one was forked.
 
     Two processes that write to one connection mix their frames. Celery and kombu see to that in
     their own pool's processes alone, and shut the connection down for the parent as well.
     """
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_forget_all)
-
-
-def _forget_all() -> None:
     for connection in list(_connections):
         connection.forget()
 

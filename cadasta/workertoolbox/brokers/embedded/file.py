@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import select
 import sqlite3
 import threading
@@ -16,6 +15,8 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from ...errors import BrokerError, BrokerUnavailableError
+from ...plain.backoff import Backoff
+from ...plain.forks import around_forks
 
 T = TypeVar("T")
 
@@ -42,7 +43,6 @@ WAL_BYTES = 16 * 1024 * 1024  # a longer write-ahead log is cut back after a che
 _files: weakref.WeakSet[File] = weakref.WeakSet()
 _fork_lock = threading.RLock()
 _forking: list[File] = []  # those that wait for the other side of a fork
-_watching: list[bool] = []
 
 
 def url_for(path: str | os.PathLike[str]) -> str:
@@ -176,15 +176,14 @@ class File:
         # SQLite's own busy handler sleeps up to 100 ms at a time and is not asked in every case
         # (the switch to WAL, recovery), so that we wait ourselves, in short random steps.
         give_up = monotonic() + self.busy_timeout
-        pause = 0.0001
+        retry = Backoff(0.0001, 0.005, factor=1.5)
         while True:
             try:
                 return execute()
             except sqlite3.OperationalError as error:
                 if "lock" not in str(error) or monotonic() > give_up:
                     raise
-            sleep(random.uniform(pause / 2, pause))  # noqa: S311
-            pause = min(pause * 1.5, 0.005)
+            sleep(retry.next())
 
     def _explained(self, error: sqlite3.Error) -> BrokerError:
         self.close()  # what is wrong with it may be right when it is opened anew
@@ -286,13 +285,11 @@ def _watch_forks(file: File) -> None:
     may be open at a fork; each side opens its own when it next needs one.
     """
     with _fork_lock:
-        if not _watching:
-            os.register_at_fork(
-                before=_before_fork,
-                after_in_parent=_after_fork_in_parent,
-                after_in_child=_after_fork_in_child,
-            )
-            _watching.append(True)
+        around_forks(
+            before=_before_fork,
+            after_in_parent=_after_fork_in_parent,
+            after_in_child=_after_fork_in_child,
+        )
         _files.add(file)
 
 

@@ -13,7 +13,6 @@ published again.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha1
@@ -28,6 +27,7 @@ from kombu.utils.json import dumps
 from redis import exceptions
 
 from ...errors import UnconfirmedError
+from ...plain.forks import around_forks
 from .connection import ConnectTimeoutError, bounded
 from .tls import use_tls
 
@@ -302,10 +302,10 @@ class ChannelMixin:
 
     @property
     def broker(self: Any) -> Any:
-        """What tells it from other brokers, and from a parent process, which has its own."""
+        """What tells it from other brokers."""
         client = self.connection.client
         urls = client.alt or [client.as_uri(include_password=True)]
-        return (os.getpid(), *urls, self.global_keyprefix)
+        return (*urls, self.global_keyprefix)
 
     def strand(self: Any, message: Any, delivery_tag: str) -> None:
         """Keep a message that is off its queue and could not be noted."""
@@ -313,6 +313,7 @@ class ChannelMixin:
         queue = self.connection.delivering
         priority = self._get_message_priority(raw, reverse=False)
         logger.warning("Redis is away; a message of %s goes back to its queue later", queue)
+        around_forks(after_in_child=_stranded.clear)  # the parent puts its own back
         _stranded.setdefault(self.broker, []).append((queue, priority, delivery_tag, dumps(raw)))
 
     def close(self: Any) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, Table, column, inspect, select, table
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ...errors import LedgerError
+from ...plain.backoff import Backoff
 from ..engines import writing
 from ..failures import (
     brief,
@@ -57,6 +58,7 @@ def upgrade(engine: Engine) -> list[str]:
     create tables does no harm where they are there already. Raises :class:`LedgerError` where
     they are missing and cannot be made, or the database cannot be reached.
     """
+    retry = Backoff(0.1, 0.5)
     for attempt in range(_ATTEMPTS):
         try:
             return _upgrade(engine)
@@ -67,7 +69,7 @@ def upgrade(engine: Engine) -> list[str]:
                 raise ledger_error(exc, "make the ledger's tables") from exc
             # Celery's result backend makes its tables without our lock.
             logger.debug("Another process made the same tables (%s): trying again", brief(exc))
-            time.sleep(0.05 * (attempt + 1))
+            time.sleep(retry.next())
     raise AssertionError("unreachable")
 
 
@@ -163,19 +165,25 @@ def _apply(connection: Connection) -> list[str]:
     # Imported here: Alembic takes 0.2 s to load and is needed once in a database's life.
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
+    from alembic.runtime.migration import MigrationInfo, MigrationStep
     from alembic.script import ScriptDirectory
 
     script = ScriptDirectory(str(Path(__file__).parent))
     applied: list[str] = []
 
-    def steps(revision: object, context: object) -> list[object]:
-        found = script._upgrade_revs("head", revision)  # type: ignore[arg-type]
-        applied.extend(step.revision.revision for step in found)
-        return list(found)
+    def steps(versions: tuple[str, ...], context: object) -> list[MigrationStep]:
+        newer = script.iterate_revisions("head", versions, implicit_base=True)
+        upgrade_from = MigrationStep.upgrade_from_script
+        return [upgrade_from(script.revision_map, step) for step in reversed(list(newer))]
+
+    def note(*, step: MigrationInfo, **others: object) -> None:
+        applied.extend(step.up_revision_ids)
 
     # Alembic keeps the running step's connection in a global of its own.
     with _alembic, EnvironmentContext(Config(), script, fn=steps) as environment:
-        environment.configure(connection=connection, version_table=VERSION_TABLE)
+        environment.configure(
+            connection=connection, version_table=VERSION_TABLE, on_version_apply=note
+        )
         environment.run_migrations()
     logger.info("Made the ledger's tables: %s", ", ".join(applied))
     return applied
