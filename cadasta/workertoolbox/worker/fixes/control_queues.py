@@ -6,6 +6,12 @@ import secrets
 from typing import Any
 
 from ...brokers.kinds import broker_kind
+from .known import Workaround
+
+_WORKAROUND = Workaround(
+    "a worker that is back before RabbitMQ has missed its old connection may end by RESOURCE_LOCKED"
+    " (405): wait a minute before you start it again"
+)
 
 
 def name_control_queues(app: Any) -> None:
@@ -16,14 +22,24 @@ def name_control_queues(app: Any) -> None:
     so would a second worker of the same name.
     """
     conf = app.conf
-    if not conf.control_queue_exclusive or broker_kind(conf.broker_read_url) != "amqp":
+    if broker_kind(conf.broker_read_url) != "amqp":
         return
-    mailbox = app.control.mailbox
+    if not _WORKAROUND.has(conf, "app.conf", "control_queue_exclusive"):
+        return
+    if conf.control_queue_exclusive:
+        name_anew(app.control.mailbox)
+
+
+def name_anew(mailbox: Any) -> None:
+    """Let each queue of a mailbox of remote control have a name of its own."""
+    if not _WORKAROUND.has(mailbox, "app.control.mailbox", "get_queue"):
+        return
     get_queue = mailbox.get_queue
 
-    def get_own_queue(hostname: str) -> Any:
-        queue = get_queue(hostname)
-        queue.name = f"{queue.name}.{secrets.token_hex(4)}"
+    def get_own_queue(*args: Any, **kwargs: Any) -> Any:
+        queue = get_queue(*args, **kwargs)
+        if _WORKAROUND.has(queue, "the queue of remote control", "name"):
+            queue.name = f"{queue.name}.{secrets.token_hex(4)}"
         return queue
 
     mailbox.get_queue = get_own_queue

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from importlib import import_module
 from typing import Any
 
 from celery import bootsteps
+
+from .known import Workaround
 
 logger = logging.getLogger(__name__)
 
@@ -15,6 +16,10 @@ _PATCHED = {
     "celery.concurrency.gevent": ("gevent.monkey", "is_module_patched"),
     "celery.concurrency.eventlet": ("eventlet.patcher", "is_monkey_patched"),
 }
+_WORKAROUND = Workaround(
+    "nothing tells of a gevent or eventlet pool whose tasks run one at a time, since Python's "
+    "blocking calls are not patched"
+)
 
 
 class TellUnpatched(bootsteps.StartStopStep):
@@ -28,13 +33,20 @@ class TellUnpatched(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         """Celery calls it with the worker, before that makes its pool."""
         super().__init__(parent, **kwargs)
-        module, function = _PATCHED.get(parent.pool_cls.__module__, ("", ""))
-        if module and not getattr(import_module(module), function)("socket"):
-            name = module.partition(".")[0]
-            logger.error(
-                "Tasks in this %s pool run one at a time, or not at all, since Python's blocking "
-                "calls are not patched: start it by `celery -A proj worker -P %s`, or patch them "
-                "in the first line of your program.",
-                name,
-                name,
-            )
+        if _WORKAROUND.has(parent, "the worker", "pool_cls"):
+            tell_unpatched(parent.pool_cls)
+
+
+def tell_unpatched(pool_cls: type) -> None:
+    """Log an error where pools of this class need patched calls, and these are not."""
+    module, name = _PATCHED.get(pool_cls.__module__, ("", ""))
+    is_patched = module and _WORKAROUND.find(module, name)
+    if is_patched and not is_patched("socket"):
+        library = module.partition(".")[0]
+        logger.error(
+            "Tasks in this %s pool run one at a time, or not at all, since Python's blocking "
+            "calls are not patched: start it by `celery -A proj worker -P %s`, or patch them "
+            "in the first line of your program.",
+            library,
+            library,
+        )

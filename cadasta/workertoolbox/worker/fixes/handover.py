@@ -8,7 +8,13 @@ from billiard.einfo import ExceptionInfo
 from celery import bootsteps
 from celery.exceptions import InvalidTaskError, TaskRevokedError
 
-from .warm_stop import has_event_loop
+from .known import Workaround
+from .process_pools import has_event_loop
+
+_WORKAROUND = Workaround(
+    "a task whose arguments are nested some 500 levels deep may end the worker: run it with "
+    "'-P threads'"
+)
 
 
 class FailUnsendable(bootsteps.StartStopStep):
@@ -25,11 +31,12 @@ class FailUnsendable(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Celery calls it with the worker, once its pool has started."""
         pool = parent.pool
-        if has_event_loop(pool):  # The others do not pickle where the error would end the worker.
-            pool.apply_async = _Apply(pool.apply_async, pool)
+        # The others do not pickle where the error would end the worker.
+        if has_event_loop(pool, _WORKAROUND):
+            pool.apply_async = Apply(pool.apply_async, pool)
 
 
-class _Apply:
+class Apply:
     """``apply_async`` of a pool.
 
     Raises:
@@ -42,15 +49,19 @@ class _Apply:
         self.pool = pool
 
     def __call__(self, *args: Any, **options: Any) -> Any:
+        """Hand a task over, or let it fail."""
         try:
             return self.apply_async(*args, **options)
         except MemoryError:
             raise
         except Exception as error:
             request = getattr(options.get("error_callback"), "__self__", None)
-            if request is None:
+            if not _WORKAROUND.has(
+                request, "the request", "id", "on_failure", "acknowledged", "acknowledge"
+            ):
                 raise
-            self._forget(request.id)
+            with _WORKAROUND.stepping_aside():
+                self._forget(request.id)
             _fail(request, error)
             raise TaskRevokedError(request.id) from error
 

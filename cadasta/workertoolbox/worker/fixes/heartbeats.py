@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from celery import bootsteps
-from celery.concurrency.solo import TaskPool
+
+from .known import Workaround
+
+_WORKAROUND = Workaround(
+    "RabbitMQ may close the connection of a solo pool while it runs a long task, which then runs "
+    "again: set broker_heartbeat=0 for such workers"
+)
 
 
 class SkipInSolo(bootsteps.StartStopStep):
@@ -18,5 +24,15 @@ class SkipInSolo(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         """Celery calls it with the consumer, before that connects."""
         super().__init__(parent, **kwargs)
-        if isinstance(parent.pool, TaskPool):
-            parent.amqheartbeat = 0
+        skip_heartbeats(parent)
+
+
+def skip_heartbeats(consumer: Any) -> None:
+    """Let a consumer whose pool is a solo one ask for no heartbeats."""
+    solo = _WORKAROUND.find("celery.concurrency.solo", "TaskPool")
+    if (
+        solo is not None
+        and isinstance(consumer.pool, solo)
+        and _WORKAROUND.has(consumer, "the consumer", "amqheartbeat")
+    ):
+        consumer.amqheartbeat = 0

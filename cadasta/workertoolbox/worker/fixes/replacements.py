@@ -6,6 +6,12 @@ import functools
 from typing import Any
 
 from ...messages.decoding import HEADER_PROPERTIES, custom_header_names
+from .known import Workaround
+
+_WORKAROUND = Workaround(
+    "a task that takes another's place (Task.replace) has not its headers, stamps, properties and "
+    "priority"
+)
 
 
 def keep_replacements(app: Any) -> None:
@@ -13,13 +19,15 @@ def keep_replacements(app: Any) -> None:
 
     Celery 5.7 hands on its id, its place in chain, group and chord, and its callbacks alone.
     """
+    if not _WORKAROUND.has(app.Task, "celery.Task", "on_replace"):
+        return
     for task in app.tasks.values():
-        if not isinstance(task.on_replace, _OnReplace):
-            task.on_replace = _OnReplace(task, task.on_replace)
+        if not isinstance(task.on_replace, OnReplace):
+            task.on_replace = OnReplace(task, task.on_replace)
 
 
-class _OnReplace:
-    """``on_replace`` of one task, which Celery calls with the signature, ready to be published."""
+class OnReplace:
+    """``on_replace`` of one task."""
 
     def __init__(self, task: Any, on_replace: Any) -> None:
         functools.update_wrapper(self, on_replace)
@@ -27,6 +35,12 @@ class _OnReplace:
         self.on_replace = on_replace
 
     def __call__(self, sig: Any) -> Any:
+        """Publish ``sig`` in the task's place; called by Celery when it is ready for that."""
+        with _WORKAROUND.stepping_aside():
+            self._hand_on(sig)
+        return self.on_replace(sig)
+
+    def _hand_on(self, sig: Any) -> None:
         request = self.task.request
         if not request.is_eager:
             heir = _signature_of(request.id, sig)
@@ -35,7 +49,6 @@ class _OnReplace:
                 _hand_on_priority(request, heir["options"])
             # Of a chain its first task has it then, of a chord its header.
             _hand_on_priority(request, sig["options"])
-        return self.on_replace(sig)
 
 
 def _signature_of(task_id: str, sig: Any) -> Any:

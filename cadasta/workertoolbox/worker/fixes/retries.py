@@ -10,8 +10,11 @@ from celery.exceptions import Reject
 
 from ...brokers.failures import is_away
 from ...plain.urls import mask_url
+from .known import Workaround
 
 logger = logging.getLogger(__name__)
+
+_WORKAROUND = Workaround("a task may be lost whose retry the broker did not take")
 
 
 def keep_retries(app: Any) -> None:
@@ -20,12 +23,14 @@ def keep_retries(app: Any) -> None:
     Celery 5.7 rejects the message of such a task without a word: where it is acknowledged late,
     the broker drops it; otherwise its state stays STARTED for ever.
     """
+    if not _WORKAROUND.has(app.Task, "celery.Task", "retry"):
+        return
     for task in app.tasks.values():
-        if not isinstance(task.retry, _Retry):
-            task.retry = _Retry(task, task.retry)
+        if not isinstance(task.retry, Retry):
+            task.retry = Retry(task, task.retry)
 
 
-class _Retry:
+class Retry:
     """``retry`` of one task.
 
     Raises, where the retry was not published:
@@ -40,9 +45,12 @@ class _Retry:
         self.retry = retry
 
     def __call__(self, *args: Any, **options: Any) -> Any:
+        """Publish the task once more."""
         try:
             return self.retry(*args, **options)
         except Reject as reject:
+            if not _WORKAROUND.has(reject, "celery.exceptions.Reject", "reason", "requeue"):
+                raise
             error = reject.reason
             if reject.requeue or not isinstance(error, Exception):
                 raise  # the task's own

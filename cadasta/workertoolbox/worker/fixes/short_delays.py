@@ -9,6 +9,11 @@ from typing import Any
 from celery.utils.time import subtract_datetimes
 
 from ...routing.router import router_of
+from .known import Workaround
+
+_WORKAROUND = Workaround(
+    "a countdown or an ETA of less than a second raises ValueError on quorum queues: make it 1"
+)
 
 #: The shortest ETA that Celery cannot round down to none before it publishes.
 SHORT_DELAY = timedelta(seconds=1.1)
@@ -21,7 +26,14 @@ def lengthen_short_delays(app: Any) -> None:
     """
     if not router_of(app).quorum:
         return
-    send_task = app.send_task
+    if _WORKAROUND.has(app, "the app", "send_task"):
+        app.send_task = lengthened(app, app.send_task)
+
+
+def lengthened(app: Any, send_task: Any) -> Any:
+    """Return ``send_task`` of an app, with no delay below one second."""
+    if not _WORKAROUND.takes(send_task, "app.send_task", "countdown", "eta"):
+        return send_task
 
     @functools.wraps(send_task)
     def send(*args: Any, **options: Any) -> Any:
@@ -34,4 +46,4 @@ def lengthen_short_delays(app: Any) -> None:
                 options["eta"] = app.now() + SHORT_DELAY
         return send_task(*args, **options)
 
-    app.send_task = send
+    return send

@@ -10,6 +10,13 @@ from typing import Any
 from celery import bootsteps
 
 from ...plain import stopping
+from .known import Workaround
+from .process_pools import has_event_loop
+
+_WORKAROUND = Workaround(
+    "a task may run a second time where its worker is stopped, or loses its connection, at the "
+    "moment that it begins"
+)
 
 #: Seconds that a pool process may take to accept what it was handed; it does so at once.
 PATIENCE = 2.0
@@ -27,12 +34,12 @@ class AcceptBeforeFlush(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Celery calls it with the consumer, at the start and after each lost connection."""
-        if not has_event_loop(parent.pool):  # The other pools' ``flush`` does nothing.
+        if not has_event_loop(parent.pool, _WORKAROUND):  # The other pools' ``flush`` does nothing.
             return
         flush = parent.pool.flush
-        if isinstance(flush, _Flush):
+        if isinstance(flush, Flush):
             return
-        parent.pool.flush = _Flush(flush, parent.pool, parent.hub)
+        parent.pool.flush = Flush(flush, parent.pool, parent.hub)
 
 
 class AnnounceStop(bootsteps.StartStopStep):
@@ -52,12 +59,7 @@ class AnnounceStop(bootsteps.StartStopStep):
     terminate = stop
 
 
-def has_event_loop(pool: Any) -> bool:
-    """Tell whether it is a pool of processes that Celery's event loop feeds and reads."""
-    return hasattr(getattr(pool, "_pool", None), "_fileno_to_outq")
-
-
-class _Flush:
+class Flush:
     """``flush`` of a pool whose processes are read by Celery's event loop ``hub``."""
 
     def __init__(self, flush: Any, pool: Any, hub: Any) -> None:
@@ -66,11 +68,16 @@ class _Flush:
         self.hub = hub
 
     def __call__(self) -> None:
+        """Drop what is not accepted soon."""
+        with _WORKAROUND.stepping_aside():
+            self._wait()
+        self.flush()
+
+    def _wait(self) -> None:
         processes = self.pool._pool
         give_up = monotonic() + PATIENCE
         while _handed_out(processes) and monotonic() < give_up:
             read_messages(self.hub, processes._fileno_to_outq, 0.05)
-        self.flush()
 
 
 def _handed_out(processes: Any) -> bool:
