@@ -22,7 +22,7 @@ class Canary:
         delete_when: what upstream change would let us delete our code.
         covers: the private names in our code that this row stands for; a private attribute of an
             instance has no place of its own, so the code that sets it is looked at.
-        issue: the upstream issue, or "" where none is known.
+        issue: where upstream speaks of it, an issue or a pull request; None where none is known.
         releases: what it may be in further releases, as ``known``.
     """
 
@@ -31,7 +31,7 @@ class Canary:
     reason: str
     delete_when: str
     covers: tuple[str, ...] = ()
-    issue: str = ""
+    issue: str | None = None
     releases: tuple[str, ...] = ()
 
     def __str__(self) -> str:

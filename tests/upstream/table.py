@@ -38,6 +38,7 @@ CANARIES = (
         covers=("_pool", "_finalize_mutex"),
         reason="publishing/forks.py does what it does, without closing what is the parent's",
         delete_when="Celery renews its pools after os.fork by itself",
+        issue="https://github.com/celery/celery/pull/10339",
     ),
     Canary(
         "kombu.utils.functional:memoize",
@@ -45,6 +46,13 @@ CANARIES = (
         covers=("celery.utils.nodenames.gethostname",),
         reason="publishing/forks.py renews the lock behind the name of each message's origin",
         delete_when="Celery's caches survive a fork",
+    ),
+    Canary(
+        "kombu.utils.objects:cached_property",
+        known="source 22de2165ba9c",
+        reason="publishing/forks.py renews its lock, one for all objects of a class",
+        delete_when="as above, or kombu's cached properties have no lock",
+        issue="https://github.com/celery/kombu/pull/1811",
     ),
     Canary(
         "celery.app.amqp:AMQP.producer_pool",
@@ -59,6 +67,7 @@ CANARIES = (
         covers=("_ensure_retryable",),
         reason="results/patience.py bounds it by the clock",
         delete_when="Celery waits by the clock",
+        issue="https://github.com/celery/celery/pull/6122",
     ),
     Canary(
         "celery.backends.base:Backend._sleep",
@@ -86,6 +95,7 @@ CANARIES = (
         known="source d497da742f65",
         reason="results/outcomes.py stores outcomes that are ignored",
         delete_when="Celery tells a backend of ignored outcomes",
+        issue="https://github.com/celery/celery/issues/258",
     ),
     Canary(
         "celery.backends.base:Backend.mark_as_failure",
@@ -110,12 +120,14 @@ CANARIES = (
         known="source 0f26071cdbe8",
         reason="worker/fixes/replacements.py wraps it; results/outcomes.py knows Ignore by it",
         delete_when="Celery hands headers, stamps, priority and properties on",
+        issue="https://github.com/celery/celery/pull/7860",
     ),
     Canary(
         "celery.app.task:Task.replace",
         known="source 65fa85f554ed",
         reason="worker/fixes/replacements.py",
         delete_when="as above",
+        issue="https://github.com/celery/celery/pull/8064",
     ),
     Canary(
         "celery.concurrency.asynpool:AsynPool.flush",
@@ -123,6 +135,7 @@ CANARIES = (
         covers=("_cache", "_fileno_to_outq"),
         reason="worker/fixes/warm_stop.py lets the pool accept first",
         delete_when="flush keeps what is written to a process",
+        issue="https://github.com/celery/celery/pull/6863",
     ),
     Canary(
         "celery.concurrency.prefork:TaskPool.on_start",
@@ -142,18 +155,55 @@ CANARIES = (
         covers=("_accepted", "_write_to"),
         reason="worker/fixes: which jobs are with a process, and not accepted",
         delete_when="as above; and Celery fails a task that cannot be pickled",
+        issue="https://github.com/celery/celery/pull/6863",
     ),
     Canary(
         "celery.worker.request:Request.execute_using_pool",
         known="source f3c8e1a8b843",
         reason="worker/fixes/handover.py: an error of apply_async ends the worker",
         delete_when="Celery fails a task that its pool cannot take",
+        issue="https://github.com/celery/celery/issues/6810",
     ),
     Canary(
         "celery.worker.control:add_consumer",
         known="source 28c0456e7886",
         reason="worker/setup.py refuses the monitor queue",
         delete_when="a router can refuse a queue to consumers",
+    ),
+    Canary(
+        "kombu.pidbox:Mailbox.get_queue",
+        known="source 026155db81bc",
+        reason="worker/fixes/control_queues.py gives each queue a name of its own",
+        delete_when="a worker that finds its exclusive queue locked does not end",
+        issue="https://github.com/celery/celery/pull/10287",
+    ),
+    Canary(
+        "celery.worker.consumer.consumer:Consumer.__init__",
+        known="source a2374cbd9975",
+        reason="worker/fixes/heartbeats.py sets amqheartbeat before the consumer connects",
+        delete_when="a solo pool sends heartbeats, or asks for none",
+        issue="https://github.com/celery/celery/issues/3430",
+    ),
+    Canary(
+        "celery.concurrency.solo:TaskPool",
+        known="source 83df1309863e",
+        reason="worker/fixes/heartbeats.py: the pool whose tasks run in the worker's only thread",
+        delete_when="as above",
+        issue="https://github.com/celery/celery/issues/3768",
+    ),
+    Canary(
+        "celery:maybe_patch_concurrency",
+        known="source 48dc1683698f",
+        reason="worker/fixes/green_pools.py tells of a pool that it has not patched for",
+        delete_when="Celery tells of it",
+        issue="https://github.com/celery/celery/issues/9756",
+    ),
+    Canary(
+        "celery.app.builtins:add_unlock_chord_task",
+        known="source 9b7314eb592c",
+        reason="worker/setup.py bounds its polls; results/patience.py knows it by its name",
+        delete_when="a chord of failed or lost members ends",
+        issue="https://github.com/celery/celery/issues/9674",
     ),
     Canary(
         "celery.app.amqp:AMQP._create_task_sender",
@@ -172,12 +222,21 @@ CANARIES = (
         known="source dbf2e4543c98",
         reason="publishing/signals.py binds the monitor queue to the first delay exchange",
         delete_when="a delayed publish can have a copy at once",
+        issue="https://github.com/celery/celery/pull/9207",
     ),
     Canary(
         "kombu.transport.native_delayed_delivery:bind_queue_to_native_delayed_delivery_exchange",
         known="source dff074ae80b0",
         reason="publishing/signals.py",
         delete_when="as above",
+    ),
+    Canary(
+        "kombu.transport.native_delayed_delivery:calculate_routing_key",
+        known="source 4ba162a69e4e",
+        reason="worker/fixes/short_delays.py: it refuses 0 seconds; routing/names.py takes "
+        "the delay off the routing key of a retry",
+        delete_when="Celery publishes at once what is due within a second",
+        issue="https://github.com/celery/kombu/issues/2556",
     ),
     Canary(
         "kombu.common:maybe_declare",
@@ -228,12 +287,14 @@ CANARIES = (
         known="source 3b2d8dd898a0",
         reason="brokers/amqp/transport.py stands in its place",
         delete_when="as above",
+        issue="https://github.com/celery/py-amqp/issues/3",
     ),
     Canary(
         "amqp.connection:Connection.blocking_read",
         known="source 2056b1c83e09",
         reason="brokers/amqp/transport.py bounds each read",
         delete_when="as above",
+        issue="https://github.com/celery/py-amqp/issues/32",
     ),
     Canary(
         "amqp.connection:Connection.connect",
@@ -254,6 +315,7 @@ CANARIES = (
         covers=("_get_tcp_socket_defaults",),
         reason="brokers/amqp/transport.py: when TCP gives up a host",
         delete_when="py-amqp's defaults are not 1 s",
+        issue="https://github.com/celery/py-amqp/pull/114",
     ),
     Canary(
         "amqp.transport:_AbstractTransport.read_frame",
@@ -365,6 +427,7 @@ CANARIES = (
         covers=("_brpop_read", "_raw"),
         reason="brokers/redis/transport.py: what a worker took and could not note",
         delete_when="kombu notes on the connection that took",
+        issue="https://github.com/celery/celery/issues/4354",
     ),
     Canary(
         "kombu.transport.redis:Channel._brpop_start",
@@ -372,6 +435,7 @@ CANARIES = (
         covers=("_in_poll",),
         reason="brokers/redis/transport.py: whether a BRPOP is under way",
         delete_when="as above",
+        issue="https://github.com/celery/kombu/pull/1733",
     ),
     Canary(
         "kombu.transport.redis:Channel._create_client",
@@ -379,6 +443,7 @@ CANARIES = (
         covers=("_create_client",),
         reason="brokers/redis/transport.py: connections whose every wait ends",
         delete_when="kombu's connections to Redis wait by the clock",
+        issue="https://github.com/celery/celery/issues/1221",
     ),
     Canary(
         "kombu.transport.redis:Channel._new_queue",
@@ -392,6 +457,7 @@ CANARIES = (
         known="source ae20f14cfeba",
         reason="brokers/redis/transport.py: a message that cannot be noted goes back",
         delete_when="as above",
+        issue="https://github.com/celery/kombu/issues/305",
     ),
     Canary(
         "kombu.transport.redis:SentinelChannel._sentinel_managed_pool",
@@ -407,6 +473,7 @@ CANARIES = (
         reason="brokers/redis/connection.py bounds the handshake; whether a socket is open",
         delete_when="redis-py bounds its handshake",
         releases=("source 3e4202322744",),
+        issue="https://github.com/redis/redis-py/issues/1527",
     ),
     Canary(
         "kombu.transport.SQS:Channel._receive_message",
@@ -414,6 +481,7 @@ CANARIES = (
         covers=("_receive_message",),
         reason="brokers/sqs/monitor_transport.py asks for its own visibility",
         delete_when="kombu takes a visibility timeout of a consumer",
+        issue="https://github.com/celery/kombu/issues/1492",
     ),
     Canary(
         "kombu.transport.SQS:Channel._new_boto_client",
@@ -438,11 +506,9 @@ CANARIES = (
         releases=("source f6e5dfc98c6c",),
     ),
     Canary(
-        "alembic.script.base:ScriptDirectory._upgrade_revs",
-        known="source 18e5c2fb5958",
-        covers=("_upgrade_revs",),
+        "alembic.runtime.migration:MigrationStep.upgrade_from_script",
+        known="source 05bf544fdf9c",
         reason="sql/migrations runs the steps without a file of settings",
-        delete_when="alembic's on_version_apply tells the steps",
-        releases=("source b4bcde604684",),
+        delete_when="alembic upgrades without an env.py",
     ),
 )

@@ -30,8 +30,14 @@ def test_upstream_is_as_it_was(canary: Canary) -> None:
     now = present(canary.name)
     assert now in (canary.known, *canary.releases), (
         f"{canary.name} is now {now!r}. We rely on it: {canary.reason}. "
-        f"Our code can go when: {canary.delete_when}."
+        f"Our code can go when: {canary.delete_when}. Upstream's issue: {canary.issue or 'none'}."
     )
+
+
+def test_issues_are_addresses_of_upstreams() -> None:
+    known = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/[0-9]+")
+    others = [canary for canary in CANARIES if canary.issue and not known.fullmatch(canary.issue)]
+    assert not others
 
 
 def test_each_private_name_of_others_has_a_row() -> None:
