@@ -169,7 +169,10 @@ setup(
     },
     install_requires=[
         "alembic>=1.18.0",
+        "amqp>=5.4.2,<6",
+        "billiard>=4.3.2,<5",
         "boto3>=1.35.0",
+        "botocore>=1.35.0",
         "celery>=5.7,<6",
         "click>=8.3.1",
         "kombu>=5.7,<6",
@@ -180,7 +183,7 @@ setup(
     ],
     extras_require={
         # Celery and kombu know which versions of their transports' clients they work with.
-        "redis": ["celery[redis]>=5.7,<6"],
+        "redis": ["celery[redis]>=5.7,<6", "redis"],
         "sqs": ["celery[sqs]>=5.7,<6"],
         "mysql": ["PyMySQL>=1.1.1"],
         "sentry": ["sentry-sdk>=2.20"],

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from configparser import ConfigParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,36 @@ def test_wheel_entry_points(wheel: zipfile.ZipFile) -> None:
     assert dict(parser["celery.result_backends"]) == {
         "toolbox": "cadasta.workertoolbox.results:ToolboxBackend"
     }
+
+
+def test_each_import_is_of_a_declared_dependency(wheel: zipfile.ZipFile) -> None:
+    """Not only of a dependency's dependency, which may go without notice."""
+    declared = {
+        re.split(r"[<>=!~\[; ]", requirement)[0].lower()
+        for requirement in metadata(wheel).get_all("Requires-Dist", [])
+    }
+    owners = packages_distributions()
+    undeclared = {
+        name: files
+        for name, files in imported().items()
+        if declared.isdisjoint(owner.lower() for owner in owners.get(name, [name]))
+    }
+    assert not undeclared
+
+
+def imported() -> dict[str, set[str]]:
+    """The top-level packages of others that any of our modules imports, and where."""
+    places: dict[str, set[str]] = {}
+    for path in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules = [node.module]
+            for module in modules:
+                name = module.partition(".")[0]
+                if name not in sys.stdlib_module_names | {"cadasta"}:
+                    places.setdefault(name, set()).add(str(path.relative_to(FOLDER)))
+    return places
 
 
 def git(folder: Path, *arguments: str) -> str:
