@@ -226,6 +226,7 @@ class DelayLevels(Queue):
         return hash(f"D|{self.name}")
 
     def declare(self, nowait: bool = False, channel: Any = None) -> str:
+        """Declare them, and return their name; called by kombu."""
         channel = channel or self.channel
         declare_native_delayed_delivery_exchanges_and_queues(
             _OneChannel(channel), self.queue_arguments["x-queue-type"]
@@ -241,6 +242,7 @@ class DelayedQueue(Queue):
         return hash(f"DQ|{self.name}")
 
     def declare(self, nowait: bool = False, channel: Any = None) -> str:
+        """Bind the queue, and return its name; called by kombu."""
         bind_queue_to_native_delayed_delivery_exchange(_OneChannel(channel or self.channel), self)
         return str(self.name)
 

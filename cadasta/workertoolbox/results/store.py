@@ -408,7 +408,7 @@ class _Tables:
         )
         self.attempt_statement = None
         if attempts is not None:
-            others = [column for column in attempts.c.keys() if column not in ("task_id", "place")]
+            others = [one.key for one in attempts.c if one.key not in ("task_id", "place")]
             self.attempt_statement = upsert(
                 attempts, dialect, ["task_id", "place"], (others, [], always)
             )
@@ -441,6 +441,6 @@ class _Tables:
         return found
 
 
-def _wait_less(connection: Any, record: object) -> None:
+def _wait_less(connection: Any, _record: object) -> None:
     # A wait within a statement goes on when the worker stops; one between two tries does not.
     connection.execute(f"PRAGMA busy_timeout = {SQLITE_WAIT * 1000}").close()

@@ -31,6 +31,7 @@ def monitor_queue(name: str, exchange: Exchange, queue_type: str = "classic") ->
 
 
 def published(queue: Queue) -> PublishedQueue:
+    """Return ``queue`` as a publish declares it."""
     return PublishedQueue(**queue.as_dict(), on_declared=queue.on_declared)
 
 
@@ -76,6 +77,7 @@ class PublishedQueue(Queue):
     """
 
     def bind(self, channel: Any) -> Any:
+        """Return this queue on ``channel``; called by kombu."""
         return _OnChannel(self, channel)
 
     __call__ = bind
@@ -98,7 +100,7 @@ class _OnChannel:
 
     @name.setter
     def name(self, name: str) -> None:
-        """kombu hands the name of a queue back that the broker has named; ours have names."""
+        """Ignore it: kombu hands back the name that a broker gave to a queue; ours have names."""
 
     @property
     def can_cache_declaration(self) -> bool:

@@ -106,7 +106,8 @@ def embedded_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dic
 
 @pytest.fixture
 def embedded_app(
-    tmp_path: Path, embedded_environment: dict[str, str]
+    tmp_path: Path,
+    embedded_environment: dict[str, str],  # noqa: ARG001  # it removes foreign variables
 ) -> Iterator[Callable[..., Any]]:
     """A function that makes an app on that broker and ledger; its arguments are ``Config``'s."""
     made = []

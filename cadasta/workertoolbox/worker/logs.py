@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from typing import Any
 
 from ..errors import ConfigError
@@ -107,7 +108,7 @@ class SharedFileHandler(logging.Handler):
         path = self.baseFilename
         names = [path, *(f"{path}.{number}" for number in range(1, self.backups + 1))]
         # The last step takes the file's own name: until then all others wait for the lock.
-        for old, new in reversed(list(zip(names, names[1:], strict=False))):
+        for old, new in reversed(list(pairwise(names))):
             try:
                 os.replace(old, new)
             except FileNotFoundError:

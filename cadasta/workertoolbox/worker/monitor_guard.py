@@ -9,7 +9,7 @@ from ..errors import TopologyError
 from ..routing.router import Router
 
 
-def guard_monitor_queue(app: Any) -> None:
+def guard_monitor_queue(_app: Any) -> None:
     """Refuse ``control add_consumer`` for the monitor queue.
 
     ``worker -Q`` refuses it without help, because the monitor queue is not in ``task_queues``.
