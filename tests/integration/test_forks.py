@@ -124,3 +124,102 @@ def test_a_server_that_forks_publishes_all(
     published = run(tmp_path, settings, threads)
     assert len(published) >= 203
     assert sorted(waiting(settings)) == sorted(published)
+
+
+#: Stores and reads results, reads the ledger, and forks meanwhile; so do all children. Where a
+#: process waits for a lock that nobody holds, it shows the stacks of its threads and ends.
+READER = """
+import faulthandler, json, os, sys, threading, time
+from celery import Celery
+from cadasta.workertoolbox import Config, Ledger
+
+settings, children, each, threads, is_warm = json.loads(sys.argv[1])
+faulthandler.dump_traceback_later(60, exit=True)
+
+def make_app():
+    app = Celery("server")
+    # A cache of one: what is read is in it, and its lock is taken, and yet it is read each time.
+    app.config_from_object(Config(queues=["export"], result_cache_max=1, **settings))
+    return app
+
+writer = make_app()
+for task_id in ("one", "two"):
+    writer.backend.store_result(task_id, 42, "SUCCESS")
+app = make_app()
+ledger = Ledger.from_app(app)
+
+def read(times):
+    slowest, failed = 0.0, []
+    for _ in range(times):
+        started = time.monotonic()
+        try:
+            for task_id in ("one", "two"):
+                assert app.AsyncResult(task_id).get(timeout=5) == 42
+            app.backend.store_result(f"of {os.getpid()}", 42, "SUCCESS")
+            assert ledger.get("unknown") is None
+        except Exception as error:
+            failed.append(repr(error))
+        slowest = max(slowest, time.monotonic() - started)
+    return slowest, failed
+
+if is_warm:
+    read(1)
+stop = threading.Event()
+def go_on():
+    while not stop.is_set():
+        found.append(read(1))
+found = []
+running = [threading.Thread(target=go_on) for _ in range(threads)]
+for thread in running:
+    thread.start()
+pids, pipes = [], []
+for number in range(children):
+    time.sleep(0.003 * number)  # at other points of what the threads do
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if not pid:
+        faulthandler.dump_traceback_later(20, exit=True)
+        os.write(write_end, json.dumps(read(each)).encode())
+        os._exit(0)
+    os.close(write_end)
+    pids.append(pid)
+    pipes.append(read_end)
+found.append(read(1))
+for pid, read_end in zip(pids, pipes):
+    with open(read_end) as pipe:
+        told = pipe.read()
+        found.append(json.loads(told) if told else (0, ["a child hung: see its stacks"]))
+    os.waitpid(pid, 0)
+found.append(read(1))
+stop.set()
+for thread in running:
+    thread.join()
+ledger.close()
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
+@pytest.mark.parametrize("threads", [0, 3])
+@pytest.mark.parametrize("database", ["postgres", "mariadb", "sqlite"])
+def test_a_server_that_forks_reads_all(
+    database: str, threads: int, is_warm: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite3"
+    if database != "sqlite":
+        url = request.getfixturevalue(f"{database}_url")
+    settings = {
+        "broker_url": f"embedded:///{tmp_path}/broker.sqlite3",
+        "result_backend": f"toolbox+{url}",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", READER, json.dumps([settings, 8, 20, threads, is_warm])],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    for slowest, failed in json.loads(done.stdout):
+        assert not failed, done.stderr
+        assert slowest < 10

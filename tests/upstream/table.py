@@ -55,6 +55,13 @@ CANARIES = (
         issue="https://github.com/celery/kombu/pull/1811",
     ),
     Canary(
+        "kombu.utils.functional:LRUCache.__init__",
+        known="source 2b52c65bb1e3",
+        covers=("_cache",),
+        reason="results/backend.py renews its lock in a child",
+        delete_when="as above",
+    ),
+    Canary(
         "celery.app.amqp:AMQP.producer_pool",
         known="source ad1e14daf47d",
         covers=("_producer_pool",),
@@ -504,6 +511,20 @@ CANARIES = (
         reason="sql/watch.py: how long a driver waits by itself",
         delete_when="PyMySQL's time-outs hold for a whole answer",
         releases=("source f6e5dfc98c6c",),
+    ),
+    Canary(
+        "sqlalchemy.pool.impl:QueuePool._do_get",
+        known="source b54593cc66a6",
+        covers=("_do_get",),
+        reason="sql/fork_gate.py: no connection to SQLite is in use at a fork",
+        delete_when="never: it is how a pool is written",
+    ),
+    Canary(
+        "sqlalchemy.pool.base:Pool._return_conn",
+        known="source e655e74b9aa7",
+        covers=("_do_return_conn",),
+        reason="as above",
+        delete_when="as above",
     ),
     Canary(
         "alembic.runtime.migration:MigrationStep.upgrade_from_script",

@@ -7,11 +7,12 @@ them can go on, and adds when a task started, how long it ran, and each of its a
 from __future__ import annotations
 
 import logging
+import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
@@ -29,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..errors import ConfigError, ResultError, ToolboxError
 from ..messages.policy import StoragePolicy, hides_values, log_unstored_arguments
 from ..plain import stopping
+from ..plain.forks import around_forks
 from ..plain.urls import mask_url
 from ..routing.names import plain_routing_key
 from ..sql.engines import TIMEOUT
@@ -50,6 +52,8 @@ MAX_RETRIES, FIRST_SLEEP_MS, LONGEST_SLEEP_MS = 720, 50, 5000
 MAX_ERROR = 2000
 #: Tasks whose start one process remembers; a process seldom runs more at a time.
 MAX_RUNNING = 10_000
+
+_backends: weakref.WeakSet[ToolboxBackend] = weakref.WeakSet()
 
 
 class ToolboxBackend(OutcomeBackend, PatientBackend):
@@ -136,11 +140,14 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
         self._extended = bool(conf.find_value_for_key("extended", "result"))
         self._keeps_args = self._extended and conf.get("MONITOR_STORE_ARGS", True)
         self._hides_values = hides_values(conf)
+        self._storage: StoragePolicy | None = None
         #: The tasks whose outcome is not stored, since the worker stops.
         self._given_up: set[str] = set()
         #: By task id: when it started, on the process's clock and on the calendar's, and whether
         #: its row says so.
         self._running: OrderedDict[str, tuple[float, datetime, bool]] = OrderedDict()
+        _backends.add(self)
+        around_forks(after_in_child=_renew_locks)
 
     def as_uri(self, include_password: bool = False) -> str:
         """Return the database's URL, by default without the password."""
@@ -371,10 +378,13 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
             logger.warning("The stamps of a task are not stored: %s", brief(exc))
             return None
 
-    @cached_property
+    @property
     def _policy(self) -> StoragePolicy:
         # At the first result: the app's tasks, which name positional arguments, are known by then.
-        return StoragePolicy.from_app(self.app)
+        # Not by ``cached_property``, whose lock a child could find held until Python 3.12.
+        if self._storage is None:
+            self._storage = StoragePolicy.from_app(self.app)
+        return self._storage
 
     def _arguments(self, request: Any) -> tuple[bytes | None, bytes | None]:
         policy, name = self._policy, getattr(request, "task", "")
@@ -531,6 +541,13 @@ def reason_not_stored(exc: Exception) -> BaseException:
     """
     context = exc.__context__ if isinstance(exc, BackendStoreError) else None
     return exc.__cause__ or context or exc
+
+
+def _renew_locks() -> None:
+    """Replace the locks in a child: another thread may have held them when it was forked."""
+    for backend in list(_backends):
+        if hasattr(backend._cache, "mutex"):  # where ``result_cache_max`` is set
+            backend._cache.mutex = threading.RLock()
 
 
 def _is_set(conf: Any, name: str) -> bool:

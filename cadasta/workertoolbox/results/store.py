@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import Table, bindparam, delete, event, func, inspect, select, t
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ..errors import ConfigError, LedgerError, ResultError
+from ..plain.forks import around_forks
 from ..sql import migrations
 from ..sql.engines import TIMEOUT, make_engine
 from ..sql.failures import (
@@ -55,6 +57,7 @@ DIALECTS = ("postgresql", "sqlite", "mysql", "mariadb")
 _TEXTS = ("status", "traceback", "name", "worker", "queue")
 #: The length of a column that has none.
 ENDLESS = 2**31
+_stores: weakref.WeakSet[ResultStore] = weakref.WeakSet()
 _ATTEMPT_TEXTS = (("state", 50), ("worker", 155), ("error", ENDLESS))
 
 
@@ -110,6 +113,8 @@ class ResultStore:
             event.listen(self.engine, "connect", _wait_less)
         self._places = places.translated(schemas)
         self._lock = threading.Lock()
+        _stores.add(self)
+        around_forks(after_in_child=_renew_locks)
         self._tables: _Tables | None = None
         self._keeps_attempts = True
         self._writer = (
@@ -444,3 +449,9 @@ class _Tables:
 def _wait_less(connection: Any, _record: object) -> None:
     # A wait within a statement goes on when the worker stops; one between two tries does not.
     connection.execute(f"PRAGMA busy_timeout = {SQLITE_WAIT * 1000}").close()
+
+
+def _renew_locks() -> None:
+    """Replace the locks in a child: another thread may have held them when it was forked."""
+    for store in list(_stores):
+        store._lock = threading.Lock()

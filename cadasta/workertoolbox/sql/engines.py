@@ -20,6 +20,7 @@ from ..errors import LedgerError
 from ..plain.backoff import Backoff
 from ..plain.forks import around_forks
 from ..plain.urls import mask_url
+from .fork_gate import gate, gated
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -135,7 +136,8 @@ def make_engine(
         )
         _watches[engine] = watch
     drop_read_only_sessions(engine)
-    around_forks(before=_before_fork, after_in_child=_after_fork)
+    _ask_inside(engine)
+    around_forks(before=_before_fork, after_in_parent=gate.open, after_in_child=_after_fork)
     _engines.add(engine)
     return engine
 
@@ -280,6 +282,8 @@ def _settings(url: URL, timeout: float | None, options: dict[str, Any]) -> dict[
             for name, value in settings.items()
             if name in options or not name.startswith("pool_")
         }
+    elif backend == "sqlite" and not is_memory(url):
+        settings["poolclass"] = gated(settings.get("poolclass", QueuePool))
     return settings
 
 
@@ -376,7 +380,19 @@ def _write_ahead(cursor: Any) -> None:
             time.sleep(retry.next())
 
 
+def _ask_inside(engine: Engine) -> None:
+    """Let the dialect's questions to a new server be asked inside the gate."""
+    initialize = engine.dialect.initialize
+
+    def initialize_inside(connection: Connection) -> None:
+        with gate.inside():
+            initialize(connection)
+
+    engine.dialect.initialize = initialize_inside  # type: ignore[method-assign]
+
+
 def _before_fork() -> None:
+    gate.shut()
     # An SQLite connection must not cross a fork: its locks belong to one process, and even
     # closing it in the child is wrong. Idle ones are closed; the parent opens them again.
     for engine in list(_engines):
@@ -385,6 +401,7 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
+    gate.start_over()
     # The sockets belong to the parent: the child forgets them without a word to the server.
     for engine in list(_engines):
         if not is_memory(engine.url):
