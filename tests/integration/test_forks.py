@@ -134,7 +134,6 @@ from celery import Celery
 from cadasta.workertoolbox import Config, Ledger
 
 settings, children, each, threads, is_warm = json.loads(sys.argv[1])
-faulthandler.dump_traceback_later(60, exit=True)
 
 def make_app():
     app = Celery("server")
@@ -184,6 +183,7 @@ for number in range(children):
     os.close(write_end)
     pids.append(pid)
     pipes.append(read_end)
+faulthandler.dump_traceback_later(60, exit=True)  # not before the forks, after which it would hang
 found.append(read(1))
 for pid, read_end in zip(pids, pipes):
     with open(read_end) as pipe:

@@ -48,7 +48,12 @@ def test_others_wait_for_a_fork() -> None:
     gate = ForkGate()
     gate.shut()
     entered = threading.Event()
-    thread = start(lambda: (gate.enter(), entered.set()))
+
+    def use() -> None:
+        with gate.inside():
+            entered.set()
+
+    thread = start(use)
     assert not entered.wait(0.1)
     gate.open()
     assert entered.wait(5)

@@ -22,12 +22,13 @@ def test_waits_differ_from_process_to_process() -> None:
 
 def test_the_first_success_resets_the_waits() -> None:
     retry = Backoff(1.0, 10.0, factor=4)
-    assert not retry.has_failed
+    failed = [retry.has_failed]
     retry.next()
-    assert retry.has_failed
+    failed.append(retry.has_failed)
     assert 2 <= retry.next() <= 4
     retry.reset()
-    assert not retry.has_failed
+    failed.append(retry.has_failed)
+    assert failed == [False, True, False]
     assert retry.next() <= 1
 
 

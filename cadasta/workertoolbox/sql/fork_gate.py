@@ -89,7 +89,7 @@ gate = ForkGate()
 def gated(pool_cls: type) -> type:
     """Return a pool like ``pool_cls``, whose connections are taken and given back inside."""
 
-    class Gated(pool_cls):  # type: ignore[misc, valid-type]
+    class Gated(pool_cls):
         """Counts a thread as inside from taking a connection until that is given back."""
 
         def __init__(self, *args: Any, **options: Any) -> None:

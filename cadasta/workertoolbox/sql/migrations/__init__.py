@@ -176,13 +176,15 @@ def _apply(connection: Connection) -> list[str]:
         upgrade_from = MigrationStep.upgrade_from_script
         return [upgrade_from(script.revision_map, step) for step in reversed(list(newer))]
 
-    def note(*, step: MigrationInfo, **others: object) -> None:
+    def note(*, step: MigrationInfo, **_others: object) -> None:
         applied.extend(step.up_revision_ids)
 
     # Alembic keeps the running step's connection in a global of its own.
     with _alembic, EnvironmentContext(Config(), script, fn=steps) as environment:
         environment.configure(
-            connection=connection, version_table=VERSION_TABLE, on_version_apply=note
+            connection=connection,
+            version_table=VERSION_TABLE,
+            on_version_apply=note,  # type: ignore[arg-type]  # called by keywords alone
         )
         environment.run_migrations()
     logger.info("Made the ledger's tables: %s", ", ".join(applied))

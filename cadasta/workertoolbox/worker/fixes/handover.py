@@ -55,7 +55,7 @@ class Apply:
         except MemoryError:
             raise
         except Exception as error:
-            request = getattr(options.get("error_callback"), "__self__", None)
+            request: Any = getattr(options.get("error_callback"), "__self__", None)
             if not _WORKAROUND.has(
                 request, "the request", "id", "on_failure", "acknowledged", "acknowledge"
             ):
