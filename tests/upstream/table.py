@@ -6,20 +6,6 @@ from .canary import Canary
 
 CANARIES = (
     Canary(
-        "celery.app.defaults:_OPTIONS",
-        known="type dict",
-        covers=("celery.app.defaults._OPTIONS",),
-        reason="conf/config.py: the names and types of all settings",
-        delete_when="Celery publishes the table of its settings (flatten(NAMESPACES) gives it too)",
-    ),
-    Canary(
-        "celery.app.defaults:_TO_NEW_KEY",
-        known="type dict",
-        covers=("celery.app.defaults._TO_NEW_KEY",),
-        reason="conf/config.py: settings under their former names are refused",
-        delete_when="the former names are gone",
-    ),
-    Canary(
         "celery._state:_get_active_apps",
         known="source 7774b1efa7ec",
         covers=("_get_active_apps", "celery._state"),

@@ -1,0 +1,49 @@
+"""What a process registers with kombu and Celery before an app of these settings works.
+
+It is apart from the steps that make the settings, which touch nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery import signals
+
+from ..brokers import transports
+from ..brokers.kinds import broker_kind
+from ..publishing import signals as publishing
+from ..publishing.forks import survive_forks
+from ..routing.router import Router
+
+
+def register(settings: Mapping[str, Any]) -> None:
+    """Register the transports, the receivers of signals and what forks need.
+
+    Celery and kombu force these registries on us. Doing it again changes nothing.
+
+    Args:
+        settings: of an app, by name.
+    """
+    names = ("broker_url", "broker_read_url", "broker_write_url")
+    urls = [settings.get(name) for name in names]
+    if any(broker_kind(url) == "embedded" for url in urls if url):
+        from ..brokers.embedded.transport import (
+            register as register_embedded,
+        )  # brings SQLite along
+
+        register_embedded()
+    transports.register()
+    survive_forks()
+    publishing.connect()
+    signals.worker_init.connect(
+        _set_up_worker, weak=False, dispatch_uid="workertoolbox.set_up_worker"
+    )
+
+
+def _set_up_worker(sender: Any = None, **_: Any) -> None:
+    app = getattr(sender, "app", None)
+    if app is not None and isinstance(app.conf.task_routes, Router):
+        from ..worker.setup import setup_app  # a producer needs none of it
+
+        setup_app(app, throw=False)
