@@ -8,15 +8,14 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
+from ..errors import ConfigError
 from ..plain.masking import masked
+from . import existing
 from .building import build
+from .doubts import ConfigWarning
 from .reading import read, with_queues
 from .registration import register
 from .resolving import resolve
-
-
-class ConfigWarning(UserWarning):
-    """A setting that is kept, but is probably not what was meant."""
 
 
 class Config(dict[str, Any]):
@@ -33,6 +32,11 @@ class Config(dict[str, Any]):
             and the monitor queue are added. Stored as ``QUEUES``.
         ENV_PREFIX: the prefix of environment variables; default: the variable
             ``CELERY_ENV_PREFIX``, else ``CELERY_``.
+        base: the settings that an app has had so far, all of which are taken: a mapping, a module
+            or another object, or the name of one (``"proj.celeryconfig"``). They count as
+            arguments; an argument beside them wins. Its queues keep their arguments and bindings,
+            its routes pick the queue.
+        namespace: the prefix of the names in ``base``, such as ``"CELERY"`` in Django's settings.
         **settings: any setting of Celery, and those of :data:`.defaults.OWN`. Options given in
             ``broker_transport_options`` and ``task_publish_retry_policy`` are merged over the
             defaults; every other value replaces its default.
@@ -45,13 +49,25 @@ class Config(dict[str, Any]):
     """
 
     def __init__(
-        self, queues: Iterable[str] | None = None, *, ENV_PREFIX: str | None = None, **settings: Any
+        self,
+        queues: Iterable[str] | None = None,
+        *,
+        ENV_PREFIX: str | None = None,
+        base: Any = None,
+        namespace: str | None = None,
+        **settings: Any,
     ) -> None:
-        given = read(with_queues(queues, settings), os.environ, prefix=ENV_PREFIX)
+        arguments, others = with_queues(queues, settings), {}
+        if base is None:
+            given = read(arguments, os.environ, prefix=ENV_PREFIX)
+        else:
+            conf = existing.load(base, namespace)
+            given = existing.given_by(conf, arguments, os.environ, prefix=ENV_PREFIX)
+            others = existing.others_in(conf)
         resolved = resolve(given, os.environ)
         for doubt in (*given.doubts, *resolved.doubts):
             warnings.warn(doubt, ConfigWarning, stacklevel=2)
-        super().__init__(build(resolved))
+        super().__init__({**others, **build(resolved)})
         register(self)
 
     @classmethod
@@ -69,10 +85,23 @@ class Config(dict[str, Any]):
             queues: as for :class:`Config`.
             directory: the folder, absolute or relative to the current one.
             **settings: as for :class:`Config`.
+
+        Raises:
+            ConfigError: as for :class:`Config`; or an environment variable that Celery itself
+                obeys names a server.
         """
         folder = os.path.abspath(os.path.expanduser(os.fspath(directory)))
         settings.setdefault("broker_url", f"embedded:///{quote(folder)}/broker.sqlite3")
         settings.setdefault("result_backend", f"toolbox+sqlite:///{folder}/ledger.sqlite3")
+        settings.setdefault("LEDGER_URL", None)
+        for name in ("broker_read_url", "broker_write_url", "result_backend"):
+            variable = existing.FROM_ENVIRONMENT[name]
+            given = os.environ.get(variable)
+            if given and given != settings.get(name):
+                raise ConfigError(
+                    f"Config.local: the environment variable {variable} is set, and Celery lets it "
+                    "win over the local files: unset it, or use Config, which takes it."
+                )
         return cls(queues, **settings)
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery.app.defaults import NAMESPACES, flatten
+from kombu import Queue
 
 from ..errors import ConfigError
 from . import defaults, environment
@@ -42,12 +43,14 @@ class Given:
         celery: Celery's settings by name, and those of an application of its own.
         prefix: of environment variables.
         doubts: what was probably not meant, a sentence each.
+        queues: what an app declares so far; each is to listen on the toolbox's exchange as well.
     """
 
     toolbox: Mapping[str, Any]
     celery: Mapping[str, Any]
     prefix: str = PREFIX
     doubts: tuple[str, ...] = ()
+    queues: tuple[Queue, ...] = ()
 
 
 def read(

@@ -15,6 +15,7 @@ from ..brokers.kinds import broker_kind
 from ..publishing import signals as publishing
 from ..publishing.forks import survive_forks
 from ..routing.router import Router
+from . import guard
 
 
 def register(settings: Mapping[str, Any]) -> None:
@@ -36,9 +37,16 @@ def register(settings: Mapping[str, Any]) -> None:
     transports.register()
     survive_forks()
     publishing.connect()
+    guard.connect()
     signals.worker_init.connect(
         _set_up_worker, weak=False, dispatch_uid="workertoolbox.set_up_worker"
     )
+
+
+def restored(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings that a process got pickled, registered there."""
+    register(settings)
+    return settings
 
 
 def _set_up_worker(sender: Any = None, **_: Any) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from kombu import Queue
+
 from ..brokers import transports
 from ..brokers.kinds import broker_kind, transport_of
 from ..brokers.visibility import longest_run
@@ -23,6 +25,12 @@ from .reading import Given
 _MERGED = frozenset({"broker_transport_options", "task_publish_retry_policy"})
 
 
+#: Transport options that Amazon SQS alone has.
+_SQS_OPTIONS = frozenset({"region", "queue_name_prefix", "predefined_queues", "wait_time_seconds"})
+#: Where Celery finds the backend of a URL such as ``db+postgresql://``, whoever names it.
+_BACKENDS = dict.fromkeys(("db", "database"), "cadasta.workertoolbox.results.plain:PlainBackend")
+
+
 @dataclass(frozen=True)
 class Resolved:
     """Every setting that differs from Celery's own default, but for queues and routes.
@@ -32,12 +40,14 @@ class Resolved:
         toolbox: all settings of the toolbox by name.
         celery: Celery's settings by name.
         doubts: what was probably not meant, a sentence each.
+        queues: what an app declares so far.
     """
 
     kind: str
     toolbox: Mapping[str, Any]
     celery: Mapping[str, Any]
     doubts: tuple[str, ...] = ()
+    queues: tuple[Queue, ...] = ()
 
 
 def resolve(given: Given, environ: Mapping[str, str]) -> Resolved:
@@ -61,7 +71,8 @@ def resolve(given: Given, environ: Mapping[str, str]) -> Resolved:
         # Celery reads this variable itself, over broker_url, but not over these two.
         celery.setdefault("broker_read_url", given.celery["broker_url"])
         celery.setdefault("broker_write_url", given.celery["broker_url"])
-    return Resolved(kind, toolbox, celery, tuple(_doubts(toolbox, celery, environ)))
+    doubts = tuple(_doubts(toolbox, celery, environ))
+    return Resolved(kind, toolbox, celery, doubts, given.queues)
 
 
 def _toolbox(given: Given, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -93,7 +104,7 @@ def _celery(
     given: Given, toolbox: Mapping[str, Any], environ: Mapping[str, str]
 ) -> tuple[str, dict[str, Any]]:
     """Return the broker's kind, and Celery's settings as far as they are no topology."""
-    broker_url = given.celery.get("broker_url") or defaults.BROKER_URL
+    broker_url = _broker_url(given, environ)
     kind = broker_kind(broker_url, given.celery.get("broker_transport"))
     settings = _default_settings(kind, given, toolbox, environ)
     for name, value in given.celery.items():
@@ -107,11 +118,11 @@ def _celery(
             )
     if "task_default_routing_key" not in given.celery:
         settings["task_default_routing_key"] = settings["task_default_queue"]
-    backend = _rendered("result_backend", settings["result_backend"], toolbox)
-    if str(backend).startswith("db+postgresql://"):
-        # SQLAlchemy 2.1 takes psycopg 3 where none is named; psycopg2 is what we require.
-        backend = backend.replace("postgresql", "postgresql+psycopg2", 1)
+    backend = _with_driver(_rendered("result_backend", settings["result_backend"], toolbox))
     settings["result_backend"] = backend
+    # The URL may come from where these settings have no say: CELERY_RESULT_BACKEND, or the
+    # app's own backend=.
+    settings["override_backends"] = {**_BACKENDS, **(settings.get("override_backends") or {})}
     if not str(backend).startswith("toolbox+") and "result_extended" not in given.celery:
         if toolbox["MONITOR_REDACT"] or not toolbox["MONITOR_STORE_ARGS"]:
             # Another result backend would store the arguments beside the result.
@@ -121,6 +132,33 @@ def _celery(
         options = {"pool_pre_ping": True, "connect_args": {"timeout": 30}}
         settings.setdefault("database_engine_options", options)
     return kind, settings
+
+
+def _broker_url(given: Given, environ: Mapping[str, str]) -> Any:
+    """Return the broker that is named, or Amazon SQS where its own settings are there.
+
+    Raises:
+        ConfigError: none is named.
+    """
+    for name in ("broker_url", "broker_write_url", "broker_read_url"):
+        if given.celery.get(name):
+            return given.celery[name]
+    options = given.celery.get("broker_transport_options") or {}
+    names_sqs = (
+        given.toolbox.get("QUEUE_PREFIX")
+        or _SQS_OPTIONS & options.keys()
+        or given.celery.get("broker_transport") in ("sqs", "SQS", "toolbox-sqs")
+        or any(name.startswith("AWS_") and value for name, value in environ.items())
+    )
+    if names_sqs:
+        return defaults.BROKER_URL
+    raise ConfigError(
+        "no broker is named: give broker_url='amqp://user:password@host//' (or 'redis://host/0'), "
+        f"or set {given.prefix}BROKER_URL. For Amazon SQS, broker_url='sqs://'; for one machine "
+        "without a server, Config.local(queues=[...]). Where the app has its broker already, use "
+        "adopt(app, queues=[...]) in place of Config, or Config(..., base=globals()) in a "
+        "celeryconfig: they take all settings that are there."
+    )
 
 
 def _default_settings(
@@ -155,11 +193,18 @@ def _doubts(
             "time limit or ETA_HORIZON; the broker will hand such tasks out twice."
         )
     backend = environ.get("CELERY_RESULT_BACKEND")
-    if backend and backend != celery["result_backend"]:
+    if backend and _with_driver(backend) != celery["result_backend"]:
         yield (
             "the environment variable CELERY_RESULT_BACKEND is set, and Celery itself lets it "
             "win, as it is written, over result_backend: unset it, or set it to the full URL."
         )
+
+
+def _with_driver(backend: Any) -> Any:
+    # SQLAlchemy 2.1 takes psycopg 3 where none is named; psycopg2 is what we require.
+    if str(backend).startswith("db+postgresql://"):
+        return str(backend).replace("postgresql", "postgresql+psycopg2", 1)
+    return backend
 
 
 def _rendered(name: str, value: Any, toolbox: Mapping[str, Any]) -> Any:
