@@ -50,8 +50,10 @@ def build(resolved: Resolved) -> dict[str, Any]:
             f"task_queues holds the monitor queue {monitor_name!r}: a worker would consume the "
             f"copies and run each task again. Take it out."
         )
-    for name in routed_queues(celery.get("task_routes")):
-        if name not in queues:
+    routes = celery.get("task_routes")
+    known = {*queues, *(queue.alias for queue in resolved.queues)}
+    for name in routed_queues(routes):
+        if name not in known:
             raise ConfigError(
                 f"task_routes sends tasks to the queue {name!r}, which is not among the queues "
                 f"({', '.join(sorted(queues))}): add it to queues=[...]."
@@ -65,7 +67,7 @@ def build(resolved: Resolved) -> dict[str, Any]:
         queues,
         monitor,
         default_queue=default,
-        user_routes=celery.get("task_routes"),
+        user_routes=routes,
         message_groups=kind == "sqs",
         expires_on_broker=str(celery.get("broker_transport")).startswith("toolbox-amqp"),
         delay_queue_type=celery.get("broker_native_delayed_delivery_queue_type", "quorum"),

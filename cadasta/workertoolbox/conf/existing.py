@@ -41,6 +41,8 @@ FROM_ENVIRONMENT: dict[str, str] = {
 _OF_THE_EXCHANGE = frozenset(
     {"task_default_exchange", "task_default_exchange_type", "task_default_routing_key"}
 )
+#: What Celery keeps among the changes of a configuration.
+_CELERYS_OWN = "deprecated_settings"
 #: How like a known name an unknown one is to be taken for a slip.
 _LIKENESS = 0.85
 
@@ -75,7 +77,7 @@ def load(base: Any, namespace: str | None) -> Any:
     try:
         app.config_from_object(base, namespace=namespace, force=True)
         return app.conf
-    except (ImportError, AttributeError) as exc:
+    except (ImportError, AttributeError, ValueError) as exc:
         raise ConfigError(
             f"base={base!r} cannot be read ({exc}): give a mapping, or the name of a module or of "
             "an object in it, as in base='proj.celeryconfig' or base='proj.celeryconfig:Config'."
@@ -130,7 +132,7 @@ def others_in(conf: Any) -> dict[str, Any]:
     for mapping in reversed(conf.maps[:-1]):
         for name in mapping:
             value = _value(mapping, name)
-            if not isinstance(name, str) or name.startswith("_"):
+            if not isinstance(name, str) or name.startswith("_") or name == _CELERYS_OWN:
                 continue
             if isinstance(value, ModuleType) or callable(value):
                 continue  # what a module has imported or defined
@@ -209,7 +211,9 @@ def fit(settings: Mapping[str, Any], environ: Mapping[str, str], prefix: str) ->
     names = fitted.get("QUEUES")
     if names is None:
         names = [queue.name for queue in queues if is_movable(queue)]
-        fitted["QUEUES"] = names = list(dict.fromkeys([*names, *routed]))
+        aliases = {queue.alias for queue in queues}
+        names = dict.fromkeys([*names, *(name for name in routed if name not in aliases)])
+        fitted["QUEUES"] = names = list(names)
     if _are_names(names):  # what is none is refused later
         kind = fitted.get("task_create_missing_queue_type")
         have = {queue.name for queue in queues}
@@ -270,6 +274,8 @@ def _whole(queue: Queue, exchange: Exchange, routing_key: str) -> Queue:
     """The queue as Celery would complete it."""
     if type(queue) is not Queue or (queue.exchange and queue.exchange.name):
         return queue
+    if not queue.routing_key and exchange.type == "direct":
+        return queue  # Celery publishes to it by its name alone
     key = queue.routing_key or routing_key
     return Queue(**{**queue.as_dict(), "exchange": exchange, "routing_key": key})
 

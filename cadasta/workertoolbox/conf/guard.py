@@ -51,7 +51,6 @@ def _guard(app: Any) -> dict[str, Any]:
     config = config_of(app.conf)
     if config is not None and not isinstance(app.conf.maps[0], Overlay):
         Overlay.of(app.conf).use(partial(_over, config["task_routes"]))
-        require_same_broker(app.conf)
     return {}
 
 
@@ -62,6 +61,7 @@ def _guard_anew(sender: Any = None, **_: Any) -> None:
 
 def _over(router: Router, conf: Any) -> dict[str, Any]:
     """The routes to show over those of an app: its own pick the queue, ours the exchange."""
+    require_same_broker(conf)
     routes = conf.get("task_routes")
     if isinstance(routes, Router):
         return {}

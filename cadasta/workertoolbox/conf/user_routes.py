@@ -86,12 +86,11 @@ class UserRoutes:
             if queue is None:
                 return route
             route["queue"] = queue
-        if isinstance(route["queue"], Queue) and not is_movable(route["queue"]):
-            return route
-        known = getattr(route["queue"], "name", route["queue"])
-        listed = next((queue for queue in self.queues if queue.name == known), None)
-        if listed is not None and not is_movable(listed):
-            return route
+        queue = route["queue"]
+        name = getattr(queue, "name", queue)
+        listed = next((one for one in self.queues if name in (one.name, one.alias)), queue)
+        if isinstance(listed, Queue) and not is_movable(listed):
+            return {**route, "queue": listed}
         for key in _REPLACED:
             route.pop(key, None)
         return route

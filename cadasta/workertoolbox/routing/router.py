@@ -333,7 +333,7 @@ def router_of(app: Any) -> Router:
     if not isinstance(router, Router):
         raise ConfigError(
             f"app {app.main!r} is not configured by the toolbox: use "
-            f"app.config_from_object(Config(queues=[...])), or adopt(app) where it has its settings "
-            f"already. Its task_routes is {masked(router)!r}."
+            f"app.config_from_object(Config(queues=[...])), or adopt(app) where it has settings of "
+            f"its own. Its task_routes is {masked(router)!r}."
         )
     return router
