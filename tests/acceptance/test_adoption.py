@@ -312,6 +312,52 @@ def test_a_default_exchange_of_another_type(project: Project) -> None:
     assert project.check() == []
 
 
+def test_a_flask_factory_whose_tasks_ignore_their_results(project: Project) -> None:
+    """As Flask's own documentation has it, with one line added."""
+    project.write(
+        shop="""
+            import os
+            from celery import Celery, Task, shared_task
+            from flask import Flask
+            from cadasta.workertoolbox import adopt
+
+            def celery_init_app(flask_app):
+                class FlaskTask(Task):
+                    def __call__(self, *args, **kwargs):
+                        with flask_app.app_context():
+                            return self.run(*args, **kwargs)
+
+                celery_app = Celery(flask_app.name, task_cls=FlaskTask)
+                celery_app.config_from_object(flask_app.config["CELERY"])
+                celery_app.set_default()
+                adopt(celery_app, queues=["mail"])
+                flask_app.extensions["celery"] = celery_app
+                return celery_app
+
+            def create_app():
+                flask_app = Flask("shop")
+                flask_app.config["CELERY"] = dict(
+                    broker_url=os.environ["BROKER"],
+                    result_backend="toolbox+" + os.environ["DATABASE"],
+                    task_ignore_result=True,
+                )
+                celery_init_app(flask_app)
+                return flask_app
+
+            @shared_task(name="mail.send")
+            def send(to):
+                from flask import current_app
+                return current_app.name
+
+            app = create_app().extensions["celery"]
+        """
+    )
+    project.start_all()
+    task = project.recorded(SEND)
+    assert (task.state, task.result, task.queue) == ("SUCCESS", None, "mail")
+    assert project.check() == []
+
+
 def _refused(project: Project, url: str, **settings: Any) -> str:
     """The monitor of an app with that broker has ended; what it said."""
     project.environ.update(CELERY_BROKER_URL=url, SETTINGS=json.dumps(settings))

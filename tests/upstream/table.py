@@ -6,6 +6,42 @@ from .canary import Canary
 
 CANARIES = (
     Canary(
+        "celery._state:connect_on_app_finalize",
+        known="@1",
+        reason="conf/guard.py hears of each app before its tasks are used",
+        delete_when="Celery has a signal, for all apps, of one that is configured",
+    ),
+    Canary(
+        "celery.app.base:Celery._load_config",
+        known="@2",
+        reason="conf/adopt.py, conf/guard.py: an error of promised defaults is handed on",
+        delete_when="Celery hands on the errors of on_after_configure's receivers",
+    ),
+    Canary(
+        "celery.utils.collections:ConfigurationView.swap_with",
+        known="@3",
+        reason="conf/overlay.py takes the place of the changes, as it does",
+        delete_when="Celery lets a mapping be put over all others",
+    ),
+    Canary(
+        "celery.utils.collections:ChainMap.update",
+        known="@4",
+        reason="conf/overlay.py is told of each change by it and by __setitem__",
+        delete_when="as above",
+    ),
+    Canary(
+        "celery.app.utils:Settings.copy",
+        known="@5",
+        reason="conf/overlay.py shows the app's own settings in a copy",
+        delete_when="as above",
+    ),
+    Canary(
+        "celery.backends.database:DatabaseBackend.__init__",
+        known="@6",
+        reason="results/plain.py completes the URL that it takes",
+        delete_when="SQLAlchemy's default driver is the one that is installed",
+    ),
+    Canary(
         "celery._state:_get_active_apps",
         known="source 7774b1efa7ec",
         covers=("_get_active_apps", "celery._state"),

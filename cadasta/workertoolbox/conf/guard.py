@@ -6,22 +6,50 @@ Celery lets ``app.conf.task_routes = …`` and ``Celery(broker=…)`` win over i
 from __future__ import annotations
 
 import copy
+import logging
+import weakref
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from celery._state import connect_on_app_finalize
+from celery import _state, signals
 
 from ..brokers.kinds import require_same_broker
 from ..errors import ConfigError
-from ..routing.router import Router
+from ..routing.router import Declaration, Router
 from .overlay import Overlay
 from .user_routes import routed_queues
+
+logger = logging.getLogger(__name__)
+
+#: The apps that are known to be guarded, or to have no ``Config``.
+_seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def connect() -> None:
     """Look at each app before its tasks are used; calling it again changes nothing."""
-    connect_on_app_finalize(guard)
+    _state.connect_on_app_finalize(guard)
+    signals.before_task_publish.connect(
+        _look, weak=False, dispatch_uid="workertoolbox.guard_publish"
+    )
+
+
+def _look(sender: Any = None, declare: Any = None, **_: Any) -> None:
+    """Guard the apps of a program that finalizes none, as one that calls ``send_task`` alone."""
+    if type(declare) is Declaration:
+        return
+    for app in _state._get_active_apps():
+        if not app.configured or app in _seen:
+            continue
+        passes_by = not isinstance(app.conf.task_routes, Router)
+        _guard(app)
+        if passes_by and isinstance(app.conf.task_routes, Router):
+            logger.warning(
+                "Task %s is published without a record: app %r has routes of its own beside "
+                "Config. From now on they pick the queue alone",
+                sender,
+                app.main,
+            )
 
 
 def guard(app: Any) -> None:
@@ -48,9 +76,10 @@ def config_of(conf: Any) -> Mapping[str, Any] | None:
 
 
 def _guard(app: Any) -> dict[str, Any]:
+    _seen.add(app)
     config = config_of(app.conf)
     if config is not None and not isinstance(app.conf.maps[0], Overlay):
-        Overlay.of(app.conf).use(partial(_over, config["task_routes"]))
+        Overlay.of(app.conf).use(partial(_over, app, config["task_routes"]))
     return {}
 
 
@@ -59,12 +88,15 @@ def _guard_anew(sender: Any = None, **_: Any) -> None:
     _guard(sender)
 
 
-def _over(router: Router, conf: Any) -> dict[str, Any]:
+def _over(app: Any, router: Router, conf: Any) -> dict[str, Any]:
     """The routes to show over those of an app: its own pick the queue, ours the exchange."""
     require_same_broker(conf)
     routes = conf.get("task_routes")
     if isinstance(routes, Router):
         return {}
+    shown = app.conf.task_routes
+    if isinstance(shown, Router) and shown.user_routes is routes:
+        return {"task_routes": shown}
     for name in routed_queues(routes):
         if name not in router.queues:
             raise ConfigError(
@@ -73,4 +105,5 @@ def _over(router: Router, conf: Any) -> dict[str, Any]:
             )
     combined = copy.copy(router)
     combined.user_routes = routes
+    vars(app).pop("amqp", None)  # it has prepared the routes before
     return {"task_routes": combined}

@@ -329,6 +329,8 @@ def router_of(app: Any) -> Router:
         ConfigError: it has none.
     """
     app.amqp.queues  # noqa: B018 - Celery completes the arguments of all queues here
+    if not isinstance(app.conf.task_routes, Router):
+        app.finalize()  # when routes of the app's own are put under ours
     router = app.conf.task_routes
     if not isinstance(router, Router):
         raise ConfigError(
