@@ -37,7 +37,8 @@ class Project:
 
     def write(self, **modules: str) -> None:
         for name, text in modules.items():
-            (self.folder / f"{name}.py").write_text(dedent(text))
+            head, tasks, rest = text.partition(TASKS)
+            (self.folder / f"{name}.py").write_text(f"{dedent(head)}{tasks}{rest}")
 
     def start(self, *arguments: str, ready: str | None = None) -> Process:
         process = self._start("-A", "shop", *arguments, env=self.environ, cwd=self.folder)
@@ -75,11 +76,15 @@ class Project:
         )
 
     def check(self) -> list[dict[str, str]]:
-        """The findings of ``celery check`` that are not all right."""
+        """The findings of ``celery check`` that are not all right.
+
+        That bindings cannot be read without RabbitMQ's management plugin is none of the app's.
+        """
         done = self.celery("check", "--json")
         findings = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         assert findings, done.stderr
-        return [finding for finding in findings if finding["level"] != "ok"]
+        unread = "bindings could not be read"
+        return [one for one in findings if one["level"] != "ok" and unread not in one["text"]]
 
     def recorded(self, program: str) -> Task:
         """Run a program that prints the id of a task it has sent; the task once it succeeded."""
@@ -142,7 +147,7 @@ def test_django_settings_with_a_namespace(project: Project) -> None:
             app.config_from_object("site_settings", namespace="CELERY")
             adopt(app)
         """
-        + dedent(TASKS),
+        + TASKS,
     )
     project.start_all("-B")
     task = project.recorded(SEND)
@@ -188,7 +193,7 @@ def test_a_celeryconfig_with_queues_of_its_own(project: Project) -> None:
             app = Celery("shop")
             app.config_from_object("celeryconfig:config")
         """
-        + dedent(TASKS),
+        + TASKS,
     )
     # As the fleet of before has declared them.
     with Connection(project.broker) as connection:
@@ -228,7 +233,7 @@ def test_broker_backend_and_priorities_of_the_constructor(project: Project) -> N
             app.conf.task_queue_max_priority = 10
             adopt(app, queues=["mail", "export"])
         """
-        + dedent(TASKS)
+        + TASKS
     )
     project.run("import shop; from cadasta.workertoolbox import setup_app; setup_app(shop.app)")
     project.start_all()
@@ -252,7 +257,7 @@ def test_results_on_postgresql_that_the_environment_names(project: Project) -> N
             app = Celery("shop")
             app.config_from_object(Config(queues=["mail"]))
         """
-        + dedent(TASKS)
+        + TASKS
     )
     project.run("import shop; from cadasta.workertoolbox import setup_app; setup_app(shop.app)")
     project.start_all()
@@ -282,7 +287,7 @@ def test_settings_that_come_after_the_line(project: Project, line: str) -> None:
         app.conf.task_routes = {"mail.*": "bulk"}
     """
     text = dedent(head) + (config if line == "CONFIG" else before + line) + "\n" + dedent(after)
-    project.write(shop=text + dedent(TASKS))
+    project.write(shop=text + TASKS)
     project.start_all()
     assert project.recorded(SEND).queue == "bulk"
     assert project.run("import shop; print(shop.app.timezone)").split() == ["Asia/Tokyo"]
@@ -302,7 +307,7 @@ def test_a_default_exchange_of_another_type(project: Project) -> None:
             if "PLAIN" not in os.environ:
                 adopt(app)
         """
-        + dedent(TASKS)
+        + TASKS
     )
     with Connection(project.broker) as connection:
         queue = Queue("celery", Exchange("default", type="direct"), routing_key="celery")
@@ -399,7 +404,7 @@ def test_a_permanent_error_of_the_broker_ends_the_monitor(project: Project) -> N
 def test_no_broker_named_and_no_such_queue_are_told_at_once(project: Project) -> None:
     """Before: credentials of SQS are missing; a TopologyError, in production."""
     head = "from celery import Celery\nfrom cadasta.workertoolbox import Config, adopt\n"
-    project.write(shop=head + "app = Celery('shop')\nadopt(app, queues=['mail'])\n" + dedent(TASKS))
+    project.write(shop=head + "app = Celery('shop')\nadopt(app, queues=['mail'])\n" + TASKS)
     for arguments in (("worker", "-P", "solo"), ("monitor",), ("check",)):
         done = project.celery(*arguments)
         assert done.returncode != 0
@@ -409,6 +414,6 @@ def test_no_broker_named_and_no_such_queue_are_told_at_once(project: Project) ->
         shop=head
         + "app = Celery('shop', broker='amqp://nowhere.invalid')\n"
         + "app.conf.task_routes = {'mail.*': 'mails'}\nadopt(app, queues=['mail'])\n"
-        + dedent(TASKS)
+        + TASKS
     )
     assert "sends tasks to the queue 'mails'" in project.run(SEND, code=1)

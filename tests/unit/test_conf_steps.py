@@ -12,7 +12,7 @@ from cadasta.workertoolbox.conf.reading import FORMER_NAMES, Given, read, with_q
 from cadasta.workertoolbox.conf.resolving import Resolved, resolve
 from cadasta.workertoolbox.errors import ConfigError
 
-AMQP = {"broker_url": "amqp://host//"}
+AMQP: Any = {"broker_url": "amqp://host//"}
 
 
 def resolved(environ: dict[str, str] | None = None, **settings: Any) -> Resolved:

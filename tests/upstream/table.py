@@ -7,37 +7,37 @@ from .canary import Canary
 CANARIES = (
     Canary(
         "celery._state:connect_on_app_finalize",
-        known="@1",
+        known="source 1588b1fcf077",
         reason="conf/guard.py hears of each app before its tasks are used",
         delete_when="Celery has a signal, for all apps, of one that is configured",
     ),
     Canary(
         "celery.app.base:Celery._load_config",
-        known="@2",
+        known="source 5e70712efd38",
         reason="conf/adopt.py, conf/guard.py: an error of promised defaults is handed on",
         delete_when="Celery hands on the errors of on_after_configure's receivers",
     ),
     Canary(
         "celery.utils.collections:ConfigurationView.swap_with",
-        known="@3",
+        known="source 754d83fc2f01",
         reason="conf/overlay.py takes the place of the changes, as it does",
         delete_when="Celery lets a mapping be put over all others",
     ),
     Canary(
         "celery.utils.collections:ChainMap.update",
-        known="@4",
+        known="source 38323e73203f",
         reason="conf/overlay.py is told of each change by it and by __setitem__",
         delete_when="as above",
     ),
     Canary(
         "celery.app.utils:Settings.copy",
-        known="@5",
+        known="source 5eea63398800",
         reason="conf/overlay.py shows the app's own settings in a copy",
         delete_when="as above",
     ),
     Canary(
         "celery.backends.database:DatabaseBackend.__init__",
-        known="@6",
+        known="source 374848a7235b",
         reason="results/plain.py completes the URL that it takes",
         delete_when="SQLAlchemy's default driver is the one that is installed",
     ),

@@ -15,7 +15,7 @@ from .existing import given_by
 from .guard import config_of
 from .overlay import Overlay
 from .registration import register, restored
-from .resolving import resolve
+from .resolving import BACKENDS, resolve
 
 _adoptions: weakref.WeakKeyDictionary[Any, Adoption] = weakref.WeakKeyDictionary()
 
@@ -51,6 +51,7 @@ def adopt(app: Any, queues: Iterable[str] | None = None, **settings: Any) -> Non
         adoption = _adoptions[app] = Adoption(app)
         app.on_after_configure.connect(_adopt_anew, weak=False, dispatch_uid="workertoolbox.adopt")
     adoption.extend(queues, settings)
+    app.loader.override_backends = {**BACKENDS, **app.loader.override_backends}
     if app.configured:
         adoption.apply()
     elif not adoption.is_promised:
@@ -114,7 +115,6 @@ class Adoption:
         register(settings)
         app = self._app()
         if app is not None:
-            app.loader.override_backends = settings["override_backends"]
             if vars(app).pop("amqp", None) is not None:
                 app._pool = None  # made of the settings before; so were queues and router
         return settings

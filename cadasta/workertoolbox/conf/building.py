@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kombu import Exchange, Queue, binding
+from kombu import Exchange
 
 from ..errors import ConfigError
 from ..routing.names import DEFAULT_QUEUE, sqs_name, validate_queues
 from ..routing.queues import monitor_queue, require_possible_queues, set_max_priority, work_queue
+from ..routing.rebound import rebound
 from ..routing.router import Router
 from .resolving import Resolved
 from .user_routes import is_movable, routed_queues
@@ -41,7 +42,10 @@ def build(resolved: Resolved) -> dict[str, Any]:
     exchange = Exchange(celery["task_default_exchange"], type=celery["task_default_exchange_type"])
     monitor = monitor_queue(monitor_name, exchange, queue_type)
     if celery.get("task_queues") is None:
-        have = {queue.name: _moved(queue, exchange) for queue in resolved.queues}
+        have = {
+            queue.name: rebound(queue, exchange) if is_movable(queue) else queue
+            for queue in resolved.queues
+        }
         made = {name: work_queue(name, exchange, queue_type) for name in names if name not in have}
         celery["task_queues"] = list({**made, **have}.values())
     queues = {queue.name: queue for queue in celery["task_queues"]}
@@ -73,22 +77,6 @@ def build(resolved: Resolved) -> dict[str, Any]:
         delay_queue_type=celery.get("broker_native_delayed_delivery_queue_type", "quorum"),
     )
     return {**celery, **toolbox}
-
-
-def _moved(queue: Queue, exchange: Exchange) -> Queue:
-    """Return a queue of an app as it listens on the toolbox's exchange as well.
-
-    The bindings that it has stay: old producers, and other programs, publish to them.
-    """
-    if not is_movable(queue):
-        return queue
-    bindings = list(queue.bindings or ())
-    if queue.exchange and queue.exchange.name and queue.exchange.name != exchange.name:
-        former = binding(queue.exchange, queue.routing_key, queue.binding_arguments)
-        bindings.insert(0, former)
-    own = {"exchange": exchange, "routing_key": queue.name, "binding_arguments": None}
-    options = {**queue.as_dict(), **own, "bindings": bindings}
-    return Queue(**options, on_declared=queue.on_declared)
 
 
 def _check_queue_types(queue_type: str, settings: Mapping[str, Any]) -> None:

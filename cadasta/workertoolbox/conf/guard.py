@@ -16,7 +16,7 @@ from celery import _state, signals
 
 from ..brokers.kinds import require_same_broker
 from ..errors import ConfigError
-from ..routing.router import Declaration, Router
+from ..routing.router import Router
 from .overlay import Overlay
 from .user_routes import routed_queues
 
@@ -34,15 +34,18 @@ def connect() -> None:
     )
 
 
-def _look(sender: Any = None, declare: Any = None, **_: Any) -> None:
-    """Guard the apps of a program that finalizes none, as one that calls ``send_task`` alone."""
-    if type(declare) is Declaration:
-        return
+def _look(sender: Any = None, **_: Any) -> None:
+    """Guard the apps of a program that finalizes none, as producers do: at their first publish."""
     for app in _state._get_active_apps():
         if not app.configured or app in _seen:
             continue
         passes_by = not isinstance(app.conf.task_routes, Router)
-        _guard(app)
+        try:
+            _guard(app)
+        except ConfigError as exc:  # each later publish raises it
+            logger.error("Task %s is published by an app that should not be: %s", sender, exc)
+            vars(app).pop("amqp", None)
+            continue
         if passes_by and isinstance(app.conf.task_routes, Router):
             logger.warning(
                 "Task %s is published without a record: app %r has routes of its own beside "

@@ -27,8 +27,15 @@ _MERGED = frozenset({"broker_transport_options", "task_publish_retry_policy"})
 
 #: Transport options that Amazon SQS alone has.
 _SQS_OPTIONS = frozenset({"region", "queue_name_prefix", "predefined_queues", "wait_time_seconds"})
+#: Variables by which boto3 finds credentials, a region or a server.
+_SQS_VARIABLES = (
+    *("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN"),
+    *("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"),
+)
 #: Where Celery finds the backend of a URL such as ``db+postgresql://``, whoever names it.
-_BACKENDS = dict.fromkeys(("db", "database"), "cadasta.workertoolbox.results.plain:PlainBackend")
+BACKENDS = dict.fromkeys(("db", "database"), "cadasta.workertoolbox.results.plain:PlainBackend")
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,7 @@ def _celery(
     settings["result_backend"] = backend
     # The URL may come from where these settings have no say: CELERY_RESULT_BACKEND, or the
     # app's own backend=.
-    settings["override_backends"] = {**_BACKENDS, **(settings.get("override_backends") or {})}
+    settings["override_backends"] = {**BACKENDS, **(settings.get("override_backends") or {})}
     if not str(backend).startswith("toolbox+") and "result_extended" not in given.celery:
         if toolbox["MONITOR_REDACT"] or not toolbox["MONITOR_STORE_ARGS"]:
             # Another result backend would store the arguments beside the result.
@@ -148,7 +155,7 @@ def _broker_url(given: Given, environ: Mapping[str, str]) -> Any:
         given.toolbox.get("QUEUE_PREFIX")
         or _SQS_OPTIONS & options.keys()
         or given.celery.get("broker_transport") in ("sqs", "SQS", "toolbox-sqs")
-        or any(name.startswith("AWS_") and value for name, value in environ.items())
+        or any(environ.get(name) for name in _SQS_VARIABLES)
     )
     if names_sqs:
         return defaults.BROKER_URL

@@ -22,7 +22,8 @@ class PlainBackend(DatabaseBackend):
         **options: Any,
     ) -> None:
         super().__init__(_with_driver(dburi), engine_options, _with_driver(url), **options)
-        self.url = _with_driver(self.url)  # it may be database_url
+        if url is None and dburi is None:
+            self.url = _with_driver(self.app.conf.database_url)
 
 
 def _with_driver(url: str | None) -> str | None:
