@@ -29,11 +29,9 @@ def register(settings: Mapping[str, Any]) -> None:
     names = ("broker_url", "broker_read_url", "broker_write_url")
     urls = [settings.get(name) for name in names]
     if any(broker_kind(url) == "embedded" for url in urls if url):
-        from ..brokers.embedded.transport import (
-            register as register_embedded,
-        )  # brings SQLite along
+        from ..brokers.embedded import transport as embedded  # brings SQLite along
 
-        register_embedded()
+        embedded.register()
     transports.register()
     survive_forks()
     publishing.connect()
