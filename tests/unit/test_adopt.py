@@ -191,6 +191,21 @@ def test_routes_beside_config_pick_the_queue_too() -> None:
         app.conf.update(task_routes={"x.*": {"queue": "nowhere"}})
 
 
+def test_a_program_that_finalizes_no_app_is_guarded_at_its_first_publish(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    app = new_app()
+    app.config_from_object(Config.local(["a", "b"], tmp_path))
+    app.conf.task_routes = {"x.*": {"queue": "b"}}
+    with app:
+        app.send_task("x.y")
+        assert "Task x.y is published without a record: app 'shop' has routes" in caplog.text
+        caplog.clear()
+        app.send_task("x.y")
+        assert key(app, "x.y") == "b"
+        assert not caplog.records
+
+
 def test_a_broker_of_another_kind_beside_config_is_refused_in_producers_as_well() -> None:
     """Before: the producer says nothing, the worker one line."""
     app = new_app(broker=AMQP)

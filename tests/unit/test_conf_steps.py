@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cadasta.workertoolbox.conf.building import build
-from cadasta.workertoolbox.conf.reading import FORMER_NAMES, Given, read, with_queues
+from cadasta.workertoolbox.conf.reading import Given, former_names, read, with_queues
 from cadasta.workertoolbox.conf.resolving import Resolved, resolve
 from cadasta.workertoolbox.errors import ConfigError
 
@@ -52,9 +52,9 @@ def test_reading_doubts_names_that_nobody_knows() -> None:
 
 
 def test_reading_knows_the_names_before_celery_4() -> None:
-    assert FORMER_NAMES["CELERYD_CONCURRENCY"] == "worker_concurrency"
-    assert FORMER_NAMES["BROKER_URL"] == "broker_url"
-    assert FORMER_NAMES["CELERY_RESULT_BACKEND"] == "result_backend"
+    assert former_names()["CELERYD_CONCURRENCY"] == "worker_concurrency"
+    assert former_names()["BROKER_URL"] == "broker_url"
+    assert former_names()["CELERY_RESULT_BACKEND"] == "result_backend"
     with pytest.raises(ConfigError, match="use worker_concurrency"):
         read({"CELERYD_CONCURRENCY": 1}, {})
 

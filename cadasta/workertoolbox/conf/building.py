@@ -5,18 +5,16 @@ A function of its inputs alone; what no broker would take it refuses by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kombu import Exchange
+from kombu import Exchange, Queue
 
 from ..errors import ConfigError
 from ..routing.names import DEFAULT_QUEUE, sqs_name, validate_queues
 from ..routing.queues import monitor_queue, require_possible_queues, set_max_priority, work_queue
-from ..routing.rebound import rebound
 from ..routing.router import Router
 from .resolving import Resolved
-from .user_routes import is_movable, routed_queues
 
 
 def build(resolved: Resolved) -> dict[str, Any]:
@@ -42,10 +40,7 @@ def build(resolved: Resolved) -> dict[str, Any]:
     exchange = Exchange(celery["task_default_exchange"], type=celery["task_default_exchange_type"])
     monitor = monitor_queue(monitor_name, exchange, queue_type)
     if celery.get("task_queues") is None:
-        have = {
-            queue.name: rebound(queue, exchange) if is_movable(queue) else queue
-            for queue in resolved.queues
-        }
+        have = _rebound(resolved.queues, exchange) if resolved.queues else {}
         made = {name: work_queue(name, exchange, queue_type) for name in names if name not in have}
         celery["task_queues"] = list({**made, **have}.values())
     queues = {queue.name: queue for queue in celery["task_queues"]}
@@ -55,13 +50,8 @@ def build(resolved: Resolved) -> dict[str, Any]:
             f"copies and run each task again. Take it out."
         )
     routes = celery.get("task_routes")
-    known = {*queues, *(queue.alias for queue in resolved.queues)}
-    for name in routed_queues(routes):
-        if name not in known:
-            raise ConfigError(
-                f"task_routes sends tasks to the queue {name!r}, which is not among the queues "
-                f"({', '.join(sorted(queues))}): add it to queues=[...]."
-            )
+    if routes:
+        _check_routes(routes, queues, {queue.alias for queue in resolved.queues})
     for queue in queues.values():
         set_max_priority(queue, celery.get("task_queue_max_priority"))
     if kind == "amqp":
@@ -77,6 +67,25 @@ def build(resolved: Resolved) -> dict[str, Any]:
         delay_queue_type=celery.get("broker_native_delayed_delivery_queue_type", "quorum"),
     )
     return {**celery, **toolbox}
+
+
+def _rebound(queues: Iterable[Queue], exchange: Exchange) -> dict[str, Queue]:
+    """Return an app's queues by name, on the toolbox's exchange where that is possible."""
+    from ..routing.rebound import rebound  # most apps of Config have none
+    from .user_routes import is_movable
+
+    return {q.name: rebound(q, exchange) if is_movable(q) else q for q in queues}
+
+
+def _check_routes(routes: Any, queues: Mapping[str, Queue], aliases: set[str]) -> None:
+    from .user_routes import routed_queues  # most apps of Config have none
+
+    for name in routed_queues(routes):
+        if name not in queues and name not in aliases:
+            raise ConfigError(
+                f"task_routes sends tasks to the queue {name!r}, which is not among the queues "
+                f"({', '.join(sorted(queues))}): add it to queues=[...]."
+            )
 
 
 def _check_queue_types(queue_type: str, settings: Mapping[str, Any]) -> None:

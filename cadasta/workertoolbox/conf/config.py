@@ -10,10 +10,9 @@ from urllib.parse import quote
 
 from ..errors import ConfigError
 from ..plain.masking import masked
-from . import existing
 from .building import build
 from .doubts import ConfigWarning
-from .reading import read, with_queues
+from .reading import FROM_ENVIRONMENT, read, with_queues
 from .registration import register
 from .resolving import resolve
 
@@ -61,6 +60,8 @@ class Config(dict[str, Any]):
         if base is None:
             given = read(arguments, os.environ, prefix=ENV_PREFIX)
         else:
+            from . import existing  # most apps of Config have none
+
             conf = existing.load(base, namespace)
             given = existing.given_by(conf, arguments, os.environ, prefix=ENV_PREFIX)
             others = existing.others_in(conf)
@@ -95,7 +96,7 @@ class Config(dict[str, Any]):
         settings.setdefault("result_backend", f"toolbox+sqlite:///{folder}/ledger.sqlite3")
         settings.setdefault("LEDGER_URL", None)
         for name in ("broker_read_url", "broker_write_url", "result_backend"):
-            variable = existing.FROM_ENVIRONMENT[name]
+            variable = FROM_ENVIRONMENT[name]
             given = os.environ.get(variable)
             if given and given != settings.get(name):
                 raise ConfigError(

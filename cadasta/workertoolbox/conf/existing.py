@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery import Celery
 from kombu import Exchange, Queue
@@ -21,22 +20,16 @@ from ..routing.router import Router
 from .environment import parse
 from .reading import (
     CELERY_KINDS,
-    FORMER_NAMES,
+    FROM_ENVIRONMENT,
     PREFIX,
     PREFIX_VARIABLE,
     TOOLBOX_KINDS,
     Given,
+    former_names,
     read,
 )
 from .user_routes import UserRoutes, is_movable, routed_queues
 
-#: Settings that Celery itself takes from the environment, over all others, and the variables.
-FROM_ENVIRONMENT: dict[str, str] = {
-    "broker_url": "CELERY_BROKER_URL",
-    "broker_read_url": "CELERY_BROKER_READ_URL",
-    "broker_write_url": "CELERY_BROKER_WRITE_URL",
-    "result_backend": "CELERY_RESULT_BACKEND",
-}
 #: What an app says of its default exchange; as arguments they are of the toolbox's exchange.
 _OF_THE_EXCHANGE = frozenset(
     {"task_default_exchange", "task_default_exchange_type", "task_default_routing_key"}
@@ -47,8 +40,7 @@ _CELERYS_OWN = "deprecated_settings"
 _LIKENESS = 0.85
 
 
-@dataclass(frozen=True)
-class Existing:
+class Existing(NamedTuple):
     """The settings of an app, as far as they are to be kept.
 
     Attributes:
@@ -140,7 +132,7 @@ def others_in(conf: Any) -> dict[str, Any]:
             if conf.prefix and stem is None:
                 continue
             known = (stem or name).lower()
-            if known in CELERY_KINDS or known.upper() in TOOLBOX_KINDS or name in FORMER_NAMES:
+            if known in CELERY_KINDS or known.upper() in TOOLBOX_KINDS or name in former_names():
                 continue
             others[name] = value
             if stem is not None:
@@ -168,7 +160,7 @@ def slips_in(conf: Any) -> Iterator[str]:
         return
     for name in sorted({name for mapping in conf.maps[:-1] for name in mapping}):
         stem = _stem(name, conf.prefix)
-        if stem is None or name in FORMER_NAMES:
+        if stem is None or name in former_names():
             continue
         if stem.lower() in CELERY_KINDS or stem.upper() in TOOLBOX_KINDS:
             continue
@@ -254,7 +246,7 @@ def given_by(
     fitted = fit(settings, environ, prefix)
     doubts = (*own.doubts, *slips_in(conf), *fitted.doubts)
     whole = read({**fitted.settings, **ours}, environ, prefix=prefix)
-    return replace(whole, doubts=doubts, queues=fitted.queues)
+    return whole._replace(doubts=doubts, queues=fitted.queues)
 
 
 def _queues(settings: Mapping[str, Any]) -> Sequence[Queue]:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import copy
 import logging
-import weakref
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
-
-from celery import _state, signals
 
 from ..brokers.kinds import require_same_broker
 from ..errors import ConfigError
@@ -21,38 +18,6 @@ from .overlay import Overlay
 from .user_routes import routed_queues
 
 logger = logging.getLogger(__name__)
-
-#: The apps that are known to be guarded, or to have no ``Config``.
-_seen: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def connect() -> None:
-    """Look at each app before its tasks are used; calling it again changes nothing."""
-    _state.connect_on_app_finalize(guard)
-    signals.before_task_publish.connect(
-        _look, weak=False, dispatch_uid="workertoolbox.guard_publish"
-    )
-
-
-def _look(sender: Any = None, **_: Any) -> None:
-    """Guard the apps of a program that finalizes none, as producers do: at their first publish."""
-    for app in _state._get_active_apps():
-        if not app.configured or app in _seen:
-            continue
-        passes_by = not isinstance(app.conf.task_routes, Router)
-        try:
-            _guard(app)
-        except ConfigError as exc:  # each later publish raises it
-            logger.error("Task %s is published by an app that should not be: %s", sender, exc)
-            vars(app).pop("amqp", None)
-            continue
-        if passes_by and isinstance(app.conf.task_routes, Router):
-            logger.warning(
-                "Task %s is published without a record: app %r has routes of its own beside "
-                "Config. From now on they pick the queue alone",
-                sender,
-                app.main,
-            )
 
 
 def guard(app: Any) -> None:
@@ -70,6 +35,29 @@ def guard(app: Any) -> None:
     app.on_after_configure.connect(_guard_anew, weak=False, dispatch_uid="workertoolbox.guard")
 
 
+def guard_publisher(app: Any, task: Any) -> None:
+    """Guard an app that is publishing a task; Celery would swallow an error here.
+
+    Args:
+        app: the app.
+        task: the name of the task.
+    """
+    passes_by = not isinstance(app.conf.task_routes, Router)
+    try:
+        _guard(app)
+    except ConfigError as exc:  # each later publish raises it
+        logger.error("Task %s is published by an app that should not be: %s", task, exc)
+        vars(app).pop("amqp", None)
+        return
+    if passes_by and isinstance(app.conf.task_routes, Router):
+        logger.warning(
+            "Task %s is published without a record: app %r has routes of its own beside Config. "
+            "From now on they pick the queue alone",
+            task,
+            app.main,
+        )
+
+
 def config_of(conf: Any) -> Mapping[str, Any] | None:
     """Return the ``Config`` among the mappings of an app's configuration, or None."""
     for mapping in conf.maps[1:]:
@@ -79,7 +67,6 @@ def config_of(conf: Any) -> Mapping[str, Any] | None:
 
 
 def _guard(app: Any) -> dict[str, Any]:
-    _seen.add(app)
     config = config_of(app.conf)
     if config is not None and not isinstance(app.conf.maps[0], Overlay):
         Overlay.of(app.conf).use(partial(_over, app, config["task_routes"]))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from celery.app.defaults import NAMESPACES, flatten
 from kombu import Queue
@@ -19,6 +19,13 @@ from . import defaults, environment
 
 #: Which environment variable tells the prefix of the others, and the prefix where none tells.
 PREFIX_VARIABLE, PREFIX = "CELERY_ENV_PREFIX", "CELERY_"
+#: Settings that Celery itself takes from the environment, over all others, and the variables.
+FROM_ENVIRONMENT: dict[str, str] = {
+    "broker_url": "CELERY_BROKER_URL",
+    "broker_read_url": "CELERY_BROKER_READ_URL",
+    "broker_write_url": "CELERY_BROKER_WRITE_URL",
+    "result_backend": "CELERY_RESULT_BACKEND",
+}
 #: Celery's settings by name: the type that the value of an environment variable has.
 CELERY_KINDS: dict[str, str] = {name: str(option.type) for name, option in flatten(NAMESPACES)}
 #: The toolbox's settings by name: the same.
@@ -30,12 +37,13 @@ def _former_names(namespace: str, key: str, option: Any) -> list[tuple[str, str]
     return [(former.format(key).upper(), name) for former in option.old or {name}]
 
 
-#: The names that Celery's settings had before Celery 4, and the names of today.
-FORMER_NAMES: dict[str, str] = dict(flatten(NAMESPACES, keyfilter=_former_names))
+@cache
+def former_names() -> dict[str, str]:
+    """Return the names that Celery's settings had before Celery 4, and the names of today."""
+    return dict(flatten(NAMESPACES, keyfilter=_former_names))
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(NamedTuple):
     """What is given, before any default.
 
     Attributes:
@@ -93,8 +101,8 @@ def _doubtful_names(names: Iterable[str]) -> Iterator[str]:
     for name in names:
         if name in TOOLBOX_KINDS or name in CELERY_KINDS:
             continue
-        if name in FORMER_NAMES:
-            raise ConfigError(f"{name} is Celery's old name: use {FORMER_NAMES[name]}.")
+        if name in former_names():
+            raise ConfigError(f"{name} is Celery's old name: use {former_names()[name]}.")
         near = difflib.get_close_matches(name.lower(), [*CELERY_KINDS], 1)
         if name.isupper():
             near = difflib.get_close_matches(name, [*TOOLBOX_KINDS], 1)

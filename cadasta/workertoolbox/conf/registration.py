@@ -5,17 +5,20 @@ It is apart from the steps that make the settings, which touch nothing.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
-from celery import signals
+from celery import _state, signals
 
 from ..brokers import transports
 from ..brokers.kinds import broker_kind
 from ..publishing import signals as publishing
 from ..publishing.forks import survive_forks
 from ..routing.router import Router
-from . import guard
+
+#: The apps that were looked at, at a publish.
+_seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def register(settings: Mapping[str, Any]) -> None:
@@ -35,7 +38,10 @@ def register(settings: Mapping[str, Any]) -> None:
     transports.register()
     survive_forks()
     publishing.connect()
-    guard.connect()
+    _state.connect_on_app_finalize(_guard)
+    signals.before_task_publish.connect(
+        _guard_publishers, weak=False, dispatch_uid="workertoolbox.guard"
+    )
     signals.worker_init.connect(
         _set_up_worker, weak=False, dispatch_uid="workertoolbox.set_up_worker"
     )
@@ -45,6 +51,23 @@ def restored(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings that a process got pickled, registered there."""
     register(settings)
     return settings
+
+
+def _guard(app: Any) -> None:
+    """Look at an app that is finalized, as workers and beat do before anything else."""
+    from .guard import guard  # not before there is an app
+
+    guard(app)
+
+
+def _guard_publishers(sender: Any = None, **_: Any) -> None:
+    """Look at apps that nobody finalizes, as most producers do, at their first publish."""
+    for app in _state._get_active_apps():
+        if app.configured and app not in _seen:
+            from .guard import guard_publisher  # not before there is an app
+
+            _seen.add(app)
+            guard_publisher(app, sender)
 
 
 def _set_up_worker(sender: Any = None, **_: Any) -> None:

@@ -6,8 +6,7 @@ A function of its inputs alone; what it cannot accept it refuses by name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from kombu import Queue
@@ -38,8 +37,7 @@ _SQS_VARIABLES = (
 BACKENDS = dict.fromkeys(("db", "database"), "cadasta.workertoolbox.results.plain:PlainBackend")
 
 
-@dataclass(frozen=True)
-class Resolved:
+class Resolved(NamedTuple):
     """Every setting that differs from Celery's own default, but for queues and routes.
 
     Attributes:
