@@ -32,6 +32,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def new_app(name: str = "shop", **options: Any) -> Celery:
+    options.setdefault("backend", "toolbox+sqlite:///x")
     return Celery(name, set_as_current=False, fixups=[], **options)
 
 
@@ -430,6 +431,7 @@ def test_what_cannot_go_together_is_refused_by_name(settings: dict[str, Any], wo
     [
         ({"task_serializer": "pickle"}, "task_serializer is 'pickle'"),
         ({"result_backend": "rpc://"}, "result_backend is a 'rpc' one"),
+        ({"result_backend": None}, "no result_backend is named"),
     ],
 )
 def test_what_is_doubtful_warns_once(settings: dict[str, Any], words: str) -> None:
@@ -450,6 +452,15 @@ def test_a_slip_in_a_namespace_is_told() -> None:
     adopt(app)
     with pytest.warns(ConfigWarning, match="TIME_LIMITS: did you mean CELERY_TASK_TIME_LIMIT"):
         app.conf.finalize()
+
+
+def test_a_report_shows_no_secret() -> None:
+    app = new_app(broker=AMQP, backend="db+postgresql://me:hunter1@host/x")
+    adopt(app, LEDGER_URL="postgresql://me:hunter2@host/x", RESULT_DB_PASS="hunter3")
+    report = app.conf.humanize()
+    assert "LEDGER_URL" in report
+    assert "hunter" not in report
+    assert "pw@" not in report
 
 
 def test_settings_that_are_read_again_are_adopted_again() -> None:
@@ -501,6 +512,7 @@ def test_config_takes_all_of_a_celeryconfig() -> None:
         task_queues=[Queue("mail", Exchange("mail", type="direct"), routing_key="mail")],
         task_routes={"mail.*": {"queue": "mail", "exchange": "mail"}},
         our_own={"x": 1},
+        result_backend="toolbox+sqlite:///x",
     )
     config = Config(base=module)
     assert config.timezone == "Asia/Tokyo"
@@ -518,8 +530,10 @@ def test_config_takes_all_of_a_celeryconfig() -> None:
 
 def test_config_takes_a_base_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shop_settings.py").write_text(
-        f"CELERY_BROKER_URL = {AMQP!r}\nCELERY_OUR_OWN = 1\nOTHER = 2\n\n\n"
+        f"CELERY_BROKER_URL = {AMQP!r}\nCELERY_OUR_OWN = 1\nOTHER = 2\n"
+        "CELERY_RESULT_BACKEND = 'toolbox+sqlite:///x'\n\n\n"
         f"class Production:\n    broker_url = {AMQP!r}\n    task_time_limit = 5\n"
+        "    result_backend = 'toolbox+sqlite:///x'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = Config(["a"], base="shop_settings", namespace="CELERY", task_time_limit=9)

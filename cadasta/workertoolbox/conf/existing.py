@@ -321,6 +321,13 @@ def _doubts(settings: Mapping[str, Any], environ: Mapping[str, str], prefix: str
             f"result_backend is a {scheme!r} one: the ledger cannot show how tasks ended, and "
             "LEDGER_URL has to name its database. Use toolbox+postgresql://…"
         )
+    parts = [name for name in TOOLBOX_KINDS if name.startswith("RESULT_DB_")]
+    if not backend and not any(name in settings or f"{prefix}{name}" in environ for name in parts):
+        yield (
+            "no result_backend is named: results and ledger go to the database cadasta on "
+            "localhost, and without it each task waits for half an hour. Name yours: "
+            "result_backend='toolbox+postgresql://user:password@host/name'."
+        )
     for name, value in settings.items():
         variable = f"{prefix}{name.upper()}"
         if name in FROM_ENVIRONMENT or variable not in environ:
