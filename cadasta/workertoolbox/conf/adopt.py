@@ -114,9 +114,9 @@ class Adoption:
         settings = build(resolved)
         register(settings)
         app = self._app()
-        if app is not None:
-            if vars(app).pop("amqp", None) is not None:
-                app._pool = None  # made of the settings before; so were queues and router
+        made = None if app is None else vars(app).pop("amqp", None)
+        if made:  # of the settings before: its queues and its router, and the pool
+            app._pool = None
         return settings
 
 

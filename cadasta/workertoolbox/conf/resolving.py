@@ -152,7 +152,8 @@ def _broker_url(given: Given, environ: Mapping[str, str]) -> Any:
     names_sqs = (
         given.toolbox.get("QUEUE_PREFIX")
         or _SQS_OPTIONS & options.keys()
-        or given.celery.get("broker_transport") in ("sqs", "SQS", "toolbox-sqs")
+        or broker_kind(None, given.celery.get("broker_transport"))
+        == broker_kind(defaults.BROKER_URL)
         or any(environ.get(name) for name in _SQS_VARIABLES)
     )
     if names_sqs:
