@@ -120,8 +120,15 @@ def pdf(order):
 SEND = "import shop; print(shop.send.delay('me').id)"
 
 
-def test_django_settings_with_a_namespace(project: Project) -> None:
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+def test_django_settings_with_a_namespace(
+    project: Project, broker: str, request: pytest.FixtureRequest
+) -> None:
     """Before: broker sqs://, no beat schedule, no timezone, without a word."""
+    if broker == "redis":
+        options = {"global_keyprefix": request.getfixturevalue("redis_prefix")}
+        project.environ["BROKER"] = request.getfixturevalue("redis_url")
+        project.environ["CELERY_BROKER_TRANSPORT_OPTIONS"] = json.dumps(options)
     project.write(
         site_settings="""
             import os
@@ -161,8 +168,9 @@ def test_django_settings_with_a_namespace(project: Project) -> None:
               app.connection_for_write().transport_cls)
         """
     )
-    assert held.split() == ["77", "Asia/Tokyo", "True", "toolbox-amqp"]
-    assert project.check() == []
+    transport = {"rabbitmq": "toolbox-amqp", "redis": "toolbox-redis"}[broker]
+    assert held.split() == ["77", "Asia/Tokyo", "True", transport]
+    assert [one for one in project.check() if one["subject"] != "Redis's memory"] == []
 
 
 def test_a_celeryconfig_with_queues_of_its_own(project: Project) -> None:

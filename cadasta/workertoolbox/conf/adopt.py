@@ -114,9 +114,8 @@ class Adoption:
         settings = build(resolved)
         register(settings)
         app = self._app()
-        made = None if app is None else vars(app).pop("amqp", None)
-        if made:  # of the settings before: its queues and its router, and the pool
-            app._pool = None
+        if app is not None and vars(app).pop("amqp", None):
+            app._pool = None  # made of the settings before; so were queues and router
         return settings
 
 
