@@ -8,7 +8,7 @@ CANARIES = (
     Canary(
         "celery._state:connect_on_app_finalize",
         known="source 1588b1fcf077",
-        reason="conf/guard.py hears of each app before its tasks are used",
+        reason="conf/registration.py hears of each app before its tasks are used",
         delete_when="Celery has a signal, for all apps, of one that is configured",
     ),
     Canary(
