@@ -74,7 +74,11 @@ def celery_rows() -> Iterator[tuple[str, str, str]]:
         "on SQS: ``toolbox-sqs``",
         "Each request has an end, which botocore's defaults put at minutes.",
     )
-    yield "broker_url", "``sqs://``", "Amazon SQS with boto3's own search for credentials."
+    yield (
+        "broker_url",
+        "where Amazon's variables, a region or ``QUEUE_PREFIX`` are set: ``sqs://``",
+        "Amazon SQS with boto3's own search for credentials.",
+    )
     yield (
         "result_backend",
         "``toolbox+postgresql+psycopg2://...``",

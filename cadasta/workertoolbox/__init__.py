@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .conf.adopt import adopt as adopt
     from .conf.config import Config as Config
-    from .conf.config import ConfigWarning as ConfigWarning
+    from .conf.doubts import ConfigWarning as ConfigWarning
     from .errors import ConfigError as ConfigError
     from .errors import LedgerError as LedgerError
     from .errors import ResultError as ResultError
@@ -31,13 +32,14 @@ __version__ = "0.7.0"
 _HOMES = {
     "Config": "conf.config",
     "ConfigError": "errors",
-    "ConfigWarning": "conf.config",
+    "ConfigWarning": "conf.doubts",
     "Ledger": "ledger.ledger",
     "LedgerError": "errors",
     "ResultError": "errors",
     "ToolboxError": "errors",
     "TopologyError": "errors",
     "UnconfirmedError": "errors",
+    "adopt": "conf.adopt",
     "build_functional_tests": "testing.functional",
     "extract_followups": "worker.followups",
     "setup_app": "worker.setup",

@@ -149,7 +149,7 @@ def test_an_app_without_a_database_is_told_what_to_set(tmp_path: Path) -> None:
         "from celery import Celery\n"
         "from cadasta.workertoolbox import Config\n"
         "app = Celery('shop')\n"
-        "app.config_from_object(Config(['export'], result_backend='rpc://'))\n"
+        "app.config_from_object(Config(['export'], broker_url='amqp://', result_backend='rpc://'))\n"
     )
     assert "CELERY_LEDGER_URL" in celery(tmp_path, "tasks", code=2)
     (tmp_path / "shop.py").write_text("from celery import Celery\napp = Celery('shop')\n")

@@ -327,7 +327,8 @@ def test_a_worker_needs_the_result_tables_alone(ledger: Ledger, role: tuple[str,
     assert migrations.upgrade(engine) == []
     engine.dispose()
     checked = Celery("checked", set_as_current=False)
-    checked.config_from_object(Config(["export"], result_backend="toolbox+" + url))
+    config = Config(["export"], broker_url="amqp://", result_backend="toolbox+" + url)
+    checked.config_from_object(config)
     levels = {(one.subject, one.level) for one in check_database(checked)}
     assert {("results", "warning"), ("rights on the results", "ok")} <= levels
     assert ("results", "error") not in levels

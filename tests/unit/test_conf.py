@@ -24,6 +24,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("CELERY_", "SENTRY_", "AWS_", "WT_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_PROFILE", "test")  # where no broker is named, Amazon SQS is meant
 
 
 def names(config: Config) -> list[str]:

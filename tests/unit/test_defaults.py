@@ -13,12 +13,16 @@ from cadasta.workertoolbox.worker.setup import setup_app
 
 @pytest.mark.parametrize(
     ("broker", "url"),
-    [("redis://host/0", "amqp://host//"), ("amqp://host//", None), ("amqp://host//", "redis://h")],
+    [
+        ("redis://host/0", "amqp://host//"),
+        ("amqp://host//", "sqs://"),
+        ("amqp://host//", "redis://h"),
+    ],
 )
-def test_another_broker_than_configs_is_told(broker: str, url: str | None) -> None:
+def test_another_broker_than_configs_is_told(broker: str, url: str) -> None:
     """Celery lets its own argument win, and keeps the transport of the other."""
     app = Celery("twice", broker=broker, set_as_current=False)
-    app.config_from_object(Config(queues=["export"], **({"broker_url": url} if url else {})))
+    app.config_from_object(Config(queues=["export"], broker_url=url))
     with pytest.raises(ConfigError, match="the app's broker is"):
         setup_app(app)
 

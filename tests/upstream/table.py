@@ -6,18 +6,40 @@ from .canary import Canary
 
 CANARIES = (
     Canary(
-        "celery.app.defaults:_OPTIONS",
-        known="type dict",
-        covers=("celery.app.defaults._OPTIONS",),
-        reason="conf/config.py: the names and types of all settings",
-        delete_when="Celery publishes the table of its settings (flatten(NAMESPACES) gives it too)",
+        "celery._state:connect_on_app_finalize",
+        known="source 1588b1fcf077",
+        reason="conf/registration.py hears of each app before its tasks are used",
+        delete_when="Celery has a signal, for all apps, of one that is configured",
     ),
     Canary(
-        "celery.app.defaults:_TO_NEW_KEY",
-        known="type dict",
-        covers=("celery.app.defaults._TO_NEW_KEY",),
-        reason="conf/config.py: settings under their former names are refused",
-        delete_when="the former names are gone",
+        "celery.app.base:Celery._load_config",
+        known="source 5e70712efd38",
+        reason="conf/adopt.py, conf/guard.py: an error of promised defaults is handed on",
+        delete_when="Celery hands on the errors of on_after_configure's receivers",
+    ),
+    Canary(
+        "celery.utils.collections:ConfigurationView.swap_with",
+        known="source 754d83fc2f01",
+        reason="conf/overlay.py takes the place of the changes, as it does",
+        delete_when="Celery lets a mapping be put over all others",
+    ),
+    Canary(
+        "celery.utils.collections:ChainMap.update",
+        known="source 38323e73203f",
+        reason="conf/overlay.py is told of each change by it and by __setitem__",
+        delete_when="as above",
+    ),
+    Canary(
+        "celery.app.utils:Settings.copy",
+        known="source 5eea63398800",
+        reason="conf/overlay.py shows the app's own settings in a copy",
+        delete_when="as above",
+    ),
+    Canary(
+        "celery.backends.database:DatabaseBackend.__init__",
+        known="source 374848a7235b",
+        reason="results/plain.py completes the URL that it takes",
+        delete_when="SQLAlchemy's default driver is the one that is installed",
     ),
     Canary(
         "celery._state:_get_active_apps",

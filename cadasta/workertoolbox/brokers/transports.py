@@ -24,6 +24,8 @@ _CLASSES = {
     "toolbox-sentinel": "redis.transport:SentinelTransport",
     "toolbox-sqs": "sqs.transport:Transport",
 }
+#: kombu's ways to choose the next URL of a broker, its default first.
+_STRATEGIES = ("round-robin", "shuffle")
 
 
 def keeping_transport(strategy: Any) -> Any:
@@ -34,10 +36,9 @@ def keeping_transport(strategy: Any) -> Any:
     """
     if callable(strategy):
         return partial(_urls_of, strategy)
-    register()
     # A name, where it can be one: ``celery inspect stats`` sends it as JSON.
-    name = f"toolbox-{strategy or 'round-robin'}"
-    return name if name in Connection.failover_strategies else strategy
+    name = strategy or _STRATEGIES[0]
+    return f"toolbox-{name}" if name in _STRATEGIES else strategy
 
 
 def register() -> None:
@@ -47,7 +48,7 @@ def register() -> None:
         # What a connection's URL begins with where it is shown, or read by Flower.
         Connection.resolve_aliases.setdefault(name, name.removeprefix("toolbox-"))
     strategies = Connection.failover_strategies
-    for name in ("round-robin", "shuffle"):
+    for name in _STRATEGIES:
         strategies.setdefault(f"toolbox-{name}", partial(_urls_of, strategies[name]))
 
 

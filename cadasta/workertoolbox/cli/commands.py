@@ -136,7 +136,7 @@ def monitor(
     """
     from celery.platforms import LockFailed, create_pidlock
 
-    from ..errors import ToolboxError
+    from ..errors import BrokerError, ToolboxError
     from ..monitor.monitor import Monitor
     from ..worker.setup import set_up_logging
 
@@ -155,6 +155,8 @@ def monitor(
         signal.signal(number, lambda *_: process.stop())
     try:
         process.run()
+    except BrokerError as exc:
+        raise click.ClickException(str(exc)) from exc
     finally:
         process.ledger.close()
         if lock is not None:

@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 from .config import Config as Config
-from .config import ConfigWarning as ConfigWarning
+from .doubts import ConfigWarning as ConfigWarning

@@ -26,6 +26,7 @@ from ..messages.decoding import TaskRecord, decode
 from ..messages.policy import StoragePolicy
 from ..plain.backoff import Backoff
 from ..routing.router import router_of
+from .refusals import Refusals
 from .writer import FIRST_RETRY, LONGEST_RETRY, Batch, Writer, shown
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Monitor:
         self.recorded = 0
         self._writer = Writer(self.ledger)
         self._batch = Batch(None)
+        self._refusals = Refusals()
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -93,7 +95,11 @@ class Monitor:
         self._stopping.set()
 
     def run(self) -> None:
-        """Consume until :meth:`stop`, through outages of broker and database."""
+        """Consume until :meth:`stop`, through outages of broker and database.
+
+        Raises:
+            BrokerError: the broker refuses again and again what no waiting mends.
+        """
         self._writer.start()
         retry = Backoff(FIRST_RETRY, LONGEST_RETRY)
         while not self._stopping.is_set():
@@ -111,6 +117,7 @@ class Monitor:
             except _Stopping:
                 break
             except _broker_errors(connection) as exc:
+                self._refusals.count(exc, connection)
                 wait = retry.next()
                 _log_away(connection, exc, f"next attempt in {wait:.1f} s")
                 self._stopping.wait(wait)
@@ -181,6 +188,7 @@ class Monitor:
         )
         consumer.on_decode_error = self._take_broken
         consumer.consume()
+        self._refusals.forget()
         is_amqp = connection.transport.driver_type == "amqp"
         received = buffer_reads(connection) if is_amqp else None
         due: float | None = None

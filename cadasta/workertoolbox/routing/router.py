@@ -329,10 +329,13 @@ def router_of(app: Any) -> Router:
         ConfigError: it has none.
     """
     app.amqp.queues  # noqa: B018 - Celery completes the arguments of all queues here
+    if not isinstance(app.conf.task_routes, Router):
+        app.finalize()  # when routes of the app's own are put under ours
     router = app.conf.task_routes
     if not isinstance(router, Router):
         raise ConfigError(
             f"app {app.main!r} is not configured by the toolbox: use "
-            f"app.config_from_object(Config(queues=[...])). Its task_routes is {masked(router)!r}."
+            f"app.config_from_object(Config(queues=[...])), or adopt(app) where it has settings of "
+            f"its own. Its task_routes is {masked(router)!r}."
         )
     return router
