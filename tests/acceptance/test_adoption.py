@@ -100,7 +100,7 @@ def project(
     postgres_url: str,
     run_celery: Callable[..., Process],
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Project]:
+) -> Project:
     for name in list(os.environ):
         if name.startswith("CELERY_"):
             monkeypatch.delenv(name)
