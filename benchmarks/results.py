@@ -23,10 +23,11 @@ from sqlalchemy.engine import make_url
 
 from benchmarks.common import Figure, pair
 from benchmarks.ledger_writes import POSTGRESQL, fresh_database
+from cadasta.workertoolbox.results.statements import Statements
+from cadasta.workertoolbox.sql.dialects import PostgreSQL
 from cadasta.workertoolbox.sql.engines import make_engine
 from cadasta.workertoolbox.sql.migrations import upgrade
 from cadasta.workertoolbox.sql.tables import taskmeta
-from cadasta.workertoolbox.sql.upserts import Statements
 
 TASKS = 400
 
@@ -64,7 +65,7 @@ def through_backend(scheme: str, url: str) -> Write:
 def through_psycopg2(url: str) -> Write:
     """Store by the same upsert in autocommit, with values that are ready."""
     dialect = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
-    statements = Statements(taskmeta, taskmeta.c.keys(), "postgresql")
+    statements = Statements(PostgreSQL(), taskmeta, taskmeta.c.keys())
     sql = str(statements.finish.compile(dialect=dialect))
     row = {
         **dict.fromkeys(taskmeta.c.keys()),

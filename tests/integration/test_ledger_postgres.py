@@ -23,6 +23,7 @@ from cadasta.workertoolbox.ledger import queries as ledger_queries
 from cadasta.workertoolbox.ledger.ledger import Ledger
 from cadasta.workertoolbox.ledger.model import Undecodable
 from cadasta.workertoolbox.sql import migrations
+from cadasta.workertoolbox.sql.dialects import PostgreSQL
 from cadasta.workertoolbox.sql.engines import make_engine
 from cadasta.workertoolbox.sql.tables import task, undecodable
 from tests.conftest import StartProcess
@@ -253,7 +254,7 @@ def test_a_table_of_a_newer_version_sets_nothing_aside(ledger: Ledger) -> None:
     [
         (lambda: ledger_queries.is_member("x"), "ix_celery_task_root_id"),
         (
-            lambda: ledger_queries.has_headers({"tenant": 5}, ledger_queries.Dialect("postgresql")),
+            lambda: ledger_queries.has_headers({"tenant": 5}, PostgreSQL()),
             "ix_celery_task_headers",
         ),
         (lambda: task.c.parent_id == "x", "ix_celery_task_parent_id"),

@@ -6,22 +6,25 @@ from typing import Any
 
 import pytest
 
-from cadasta.workertoolbox.results.limits import (
-    hide_inputs,
-    mysql_codec,
-    postgresql_codec,
-    shortened,
-    statement_size,
-)
+from cadasta.workertoolbox.results.limits import hide_inputs, shortened
+from cadasta.workertoolbox.sql import dialects
+from cadasta.workertoolbox.sql.dialects import mysql, postgresql
 from cadasta.workertoolbox.sql.fitting import UTF8MB3, Fitting, key
 
 
 @pytest.mark.parametrize(
-    ("driver", "size"), [("psycopg2", 11), ("pymysql", 10), ("mysqldb", 10), ("pysqlite", 7)]
+    ("name", "driver", "size"),
+    [
+        ("postgresql", "psycopg2", 11),
+        ("postgresql", "psycopg", 7),
+        ("mysql", "pymysql", 10),
+        ("mariadb", "mysqldb", 10),
+        ("sqlite", "pysqlite", 7),
+    ],
 )
-def test_the_size_of_a_statement(driver: str, size: int) -> None:
+def test_the_size_of_a_statement(name: str, driver: str, size: int) -> None:
     row = {"result": b"a'\"\n", "name": "ab\u00e9"[:2] + "c", "retries": 5, "stamps": None}
-    assert statement_size(row, driver) == size
+    assert dialects.by_name(name).size(row, driver) == size
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,7 @@ def test_the_size_of_a_statement(driver: str, size: int) -> None:
     ],
 )
 def test_the_codec_of_mysql(charsets: list[str], codec: str | None) -> None:
-    assert mysql_codec(charsets) == codec
+    assert mysql.codec_of(charsets) == codec
 
 
 @pytest.mark.parametrize(
@@ -53,7 +56,7 @@ def test_the_codec_of_mysql(charsets: list[str], codec: str | None) -> None:
     ],
 )
 def test_the_codec_of_postgresql(encoding: str, codec: str | None) -> None:
-    assert postgresql_codec(encoding) == codec
+    assert postgresql.codec_of(encoding) == codec
 
 
 def test_text_that_fits_is_left_alone() -> None:

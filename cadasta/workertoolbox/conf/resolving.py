@@ -17,6 +17,7 @@ from ..brokers.visibility import longest_run
 from ..errors import ConfigError
 from ..plain.urls import MaskedURL, build_url
 from ..routing.names import QUEUE_TYPES
+from ..sql.drivers import is_file, with_driver
 from . import defaults
 from .reading import Given
 
@@ -132,7 +133,8 @@ def _celery(
         if toolbox["MONITOR_REDACT"] or not toolbox["MONITOR_STORE_ARGS"]:
             # Another result backend would store the arguments beside the result.
             settings["result_extended"] = False
-    if str(backend).startswith("db+sqlite"):
+    prefix, _, database = str(backend).partition("+")
+    if prefix == "db" and is_file(database):
         # pool processes write results at the same time; SQLite's own patience is 5 seconds
         options = {"pool_pre_ping": True, "connect_args": {"timeout": 30}}
         settings.setdefault("database_engine_options", options)
@@ -207,10 +209,8 @@ def _doubts(
 
 
 def _with_driver(backend: Any) -> Any:
-    # SQLAlchemy 2.1 takes psycopg 3 where none is named; psycopg2 is what we require.
-    if str(backend).startswith("db+postgresql://"):
-        return str(backend).replace("postgresql", "postgresql+psycopg2", 1)
-    return backend
+    prefix, plus, url = str(backend).partition("+")
+    return f"db+{with_driver(url)}" if plus and prefix == "db" else backend
 
 
 def _rendered(name: str, value: Any, toolbox: Mapping[str, Any]) -> Any:

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta, timezone
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Engine, Select, event, select
+from sqlalchemy import Engine, Select, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import LedgerError
 from ..messages.decoding import TaskRecord
 from ..plain.urls import database_url, mask_url
-from ..sql import migrations
+from ..sql import dialects, migrations
 from ..sql.engines import TIMEOUT, hurry, make_engine, same_database
 from ..sql.failures import ledger_error
 from ..sql.fitting import key
@@ -93,15 +93,12 @@ class Ledger:
         timeout: float | None = TIMEOUT,
     ) -> None:
         self._engine = make_engine(url, timeout=timeout)
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", queries.add_sqlite_functions)
-        try:
-            self._recorder = Recorder(self._engine)
-        except KeyError:
+        if dialects.find(self._engine) is None:
             raise LedgerError(
                 f"The ledger cannot be kept in {mask_url(url)!r}: use PostgreSQL, SQLite, MySQL "
                 "or MariaDB."
-            ) from None
+            )
+        self._recorder = Recorder(self._engine)
         engine: Engine | None = None
         if results_url is None or (results_url and same_database(url, results_url)):
             engine = self._engine
@@ -398,7 +395,7 @@ class Ledger:
 
     def _read(self, query: Select[Any]) -> list[Task]:
         with self._engine.connect() as connection:
-            if hint := queries.PAGE_HINTS.get(connection.dialect.name):
+            if hint := self._results.dialect.page_hint:
                 connection.exec_driver_sql(hint)
             rows = connection.execute(query).mappings()
             found = [queries.to_task(row, self._untold) for row in rows]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -26,9 +24,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
-    cast,
     column,
-    extract,
     func,
     literal,
     literal_column,
@@ -37,11 +33,11 @@ from sqlalchemy import (
     select,
     table,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
 from ..errors import LedgerError
-from ..plain.json_text import contains, dump, load, merged, paths_of_values
+from ..plain.json_text import load
 from ..results.stored_values import describe_error
+from ..sql.dialects import Dialect
 from ..sql.tables import attempt, task
 from .model import (
     CHORD_UNLOCK,
@@ -62,29 +58,9 @@ _RESULT_TYPES: Mapping[str, Any] = {
 }
 
 
-#: Run before a page is read. Compiling takes PostgreSQL longer than reading one, and parallel
-#: workers read on after it is full.
-PAGE_HINTS = {
-    "postgresql": "SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0",
-}
 _EXCEPTION_STATES = frozenset({"FAILURE", "RETRY", "REVOKED"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """What differs between databases: the name, and the collation of the results' task id.
-
-    MySQL uses an index only where both sides of a comparison have its column's collation.
-    """
-
-    name: str
-    collation: str | None = None
-
-    @property
-    def is_mysql(self) -> bool:
-        return self.name in ("mysql", "mariadb")
 
 
 def result_table(name: str, schema: str | None, columns: Iterable[str]) -> TableClause:
@@ -101,9 +77,7 @@ def group_table(name: str, schema: str | None) -> TableClause:
 
 
 def _shown(dialect: Dialect) -> list[ColumnElement[Any]]:
-    # As text: drivers would parse JSON by rules of their own.
-    as_text = dialect.name == "postgresql"
-    return [cast(c, Text).label(c.name) if as_text and c.name in _JSON else c for c in task.c]
+    return [dialect.json_as_text(c) if c.name in _JSON else c for c in task.c]
 
 
 def _outcomes(results: TableClause | None) -> list[ColumnElement[Any]]:
@@ -128,14 +102,7 @@ def tasks(results: TableClause | None, dialect: Dialect, required: bool = False)
 def _same_task(
     dialect: Dialect, results: FromClause, required: bool = False
 ) -> ColumnElement[bool]:
-    ours: ColumnElement[Any] = task.c.task_id
-    theirs: ColumnElement[Any] = results.c.task_id
-    if dialect.collation and required:  # it begins with the results and looks up the tasks
-        theirs = func.convert(theirs.op("USING")(literal_column("utf8mb4"))).collate("utf8mb4_bin")
-    elif dialect.collation:
-        charset: ColumnElement[Any] = literal_column(dialect.collation.partition("_")[0])
-        ours = func.convert(ours.op("USING")(charset)).collate(dialect.collation)
-    return theirs == ours
+    return dialect.same_task(task.c.task_id, results.c.task_id, results_first=required)
 
 
 def results_of(results: TableClause, ids: Sequence[str]) -> Select[Any]:
@@ -195,11 +162,7 @@ def in_states(
         if untold and not {PENDING, IGNORED} <= set(wanted):
             absent = and_(absent, task.c.ignore_result.is_(IGNORED in wanted))
         return or_(absent, condition)
-    if dialect.name != "postgresql":
-        # PostgreSQL sees by itself that the sparse index will do, and would take this for a
-        # second condition that halves what it expects.
-        return and_(status != literal("SUCCESS", literal_execute=True), condition)
-    return condition
+    return dialect.by_sparse_index(status != literal("SUCCESS", literal_execute=True), condition)
 
 
 def may_lack_result(states: Iterable[str], untold: bool) -> bool:
@@ -239,14 +202,7 @@ def _final() -> BindParameter[Any]:
 
 def is_named(name: str, dialect: Dialect) -> ColumnElement[bool]:
     """Return the condition on the name: exact, or with ``*`` for any characters."""
-    beginning, star, rest = name.partition("*")
-    if not star:
-        return task.c.name == name
-    if dialect.name != "sqlite":
-        return task.c.name.like(re.sub(r"([/%_])", r"/\1", name).replace("*", "%"), escape="/")
-    if rest:  # Its LIKE takes capitals and small letters as the same.
-        return task.c.name.op("GLOB")(re.sub(r"([\[?])", r"[\1]", name))
-    return func.substr(task.c.name, 1, len(beginning)) == beginning
+    return dialect.matches(task.c.name, name) if "*" in name else task.c.name == name
 
 
 def is_member(root_id: str) -> ColumnElement[bool]:
@@ -258,27 +214,7 @@ def is_member(root_id: str) -> ColumnElement[bool]:
 
 def has_headers(headers: Mapping[str, Any], dialect: Dialect) -> ColumnElement[bool]:
     """Return the condition that the custom headers contain ``headers``."""
-    wanted = dump(dict(headers))
-    if dialect.name == "postgresql":
-        return cast(task.c.headers, JSONB).contains(cast(literal(wanted, Text), JSONB))
-    if dialect.is_mysql:
-        # It compares numbers as floating-point ones: larger integers must stand there as well.
-        large = {text for text in re.findall(r"\d+", wanted) if len(text) > 15}
-        exact = [task.c.headers.contains(text, autoescape=True) for text in sorted(large)]
-        # To it a list with a value in it contains that value, too.
-        single = [
-            func.json_type(func.json_extract(task.c.headers, path)) != "ARRAY"
-            for path in paths_of_values(headers)
-        ]
-        return and_(func.json_contains(task.c.headers, wanted) == 1, *exact, *single)
-    found: ColumnElement[int] = func.workertoolbox_contains(task.c.headers, wanted)
-    return found == 1
-
-
-def add_sqlite_functions(connection: Any, record: object) -> None:
-    """Teach a new SQLite connection what it does with JSON; an event handler of an engine."""
-    connection.create_function("workertoolbox_contains", 2, contains, deterministic=True)
-    connection.create_function("workertoolbox_merged", 2, merged, deterministic=True)
+    return dialect.contains(task.c.headers, headers)
 
 
 def page(query: Select[Any], limit: int, after: tuple[datetime, str] | None) -> Select[Any]:
@@ -336,12 +272,12 @@ def percentiles(
         due = case(
             (task.c.eta > task.c.last_published_at, task.c.eta), else_=task.c.last_published_at
         )
-        waited = _seconds(due, columns.date_started, dialect)
+        waited = dialect.seconds(due, columns.date_started)
         seconds: ColumnElement[Any] = case((waited < 0, literal_column("0.0", Float)), else_=waited)
     elif "runtime" in columns:
         seconds = columns.runtime
     elif "date_started" in columns:
-        seconds = _seconds(columns.date_started, columns.date_done, dialect)
+        seconds = dialect.seconds(columns.date_started, columns.date_done)
     else:
         return None
     query: Select[Any] = select(
@@ -371,16 +307,6 @@ def _joined(query: Select[Any], results: TableClause, dialect: Dialect) -> Selec
 
 def _since(query: Select[Any], since: datetime | None) -> Select[Any]:
     return query if since is None else query.where(task.c.published_at >= since)
-
-
-def _seconds(start: Any, end: Any, dialect: Dialect) -> ColumnElement[Any]:
-    if dialect.name == "postgresql":
-        # The same for a column without time zone, which is UTC in Celery's tables.
-        return cast(extract("epoch", end) - extract("epoch", start), Float(53))
-    if dialect.is_mysql:
-        microseconds = func.timestampdiff(literal_column("MICROSECOND"), start, end)
-        return microseconds / literal_column("1000000.0", Float)
-    return (func.julianday(end) - func.julianday(start)) * literal_column("86400.0", Float)
 
 
 def expired(before: datetime, batch: int | None, after: tuple[datetime, str] | None) -> Select[Any]:

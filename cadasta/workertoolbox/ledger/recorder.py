@@ -13,20 +13,23 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Engine
-from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy import ColumnElement, Engine, case, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..messages.decoding import TaskRecord
 from ..plain.backoff import Backoff
 from ..plain.json_text import dump, harmless
+from ..sql import dialects
 from ..sql import tables as schema
+from ..sql.dialects import Dialect
 from ..sql.engines import writing
 from ..sql.failures import brief, is_bad_data, is_conflict, ledger_error
-from .columns import COLUMNS, FIELDS, KEPT, Values, columns_of, merge
+from ..sql.upserts import Row, Upsert
+from .columns import COLUMNS, FIELDS, KEPT, columns_of, merge
 from .model import Undecodable
 
 logger = logging.getLogger(__name__)
@@ -42,131 +45,34 @@ PATIENCE = 2.5
 MAX_BODY = 65_536
 
 
-#: The expression for one JSON object with what a second one says besides, or instead; either may
-#: be NULL. Takes the names of both, and the column's.
-Merging = Callable[[str, str, str], str]
+#: What tells which of two publications is the later one.
+_ORDER = ("replacements", "retries", "last_published_at")
+#: What the latest publication says, and the others do not.
+_LATEST = [name for name in FIELDS if name not in ("task_id", "parent_id", *KEPT)]
 
 
-def _assignments(new: str, old: str, least: str, merged: Merging) -> str:
-    """Return the SET clause of the upsert; ``new`` has the place of the name as ``{}``."""
-    order = ("replacements", "retries", "last_published_at")
-    is_later = "({}) > ({})".format(
-        ", ".join(new.format(name) for name in order), ", ".join(old + name for name in order)
+def _changes(dialect: Dialect, present: Row, new: Row) -> dict[str, ColumnElement[Any]]:
+    is_later = tuple_(*(new[name] for name in _ORDER)) > tuple_(*(present[name] for name in _ORDER))
+    is_first = new["published_at"] < present["published_at"]
+    latest = {name: new[name] for name in (*_LATEST, "last_published_at")}
+    latest |= {name: dialect.merged_json(present[name], new[name]) for name in KEPT}
+    first = {name: new[name] for name in ("parent_id", "published_at")}
+    return {
+        **{name: case((is_later, value), else_=present[name]) for name, value in latest.items()},
+        **{name: case((is_first, value), else_=present[name]) for name, value in first.items()},
+        "publications": present["publications"] + new["publications"],
+    }
+
+
+def _upsert(dialect: Dialect) -> Upsert:
+    return Upsert(
+        table=schema.task,
+        key=["task_id"],
+        columns=COLUMNS,
+        changes=partial(_changes, dialect),
+        # The order of two publications backwards: so the comparison stays true while they change.
+        decisive=("published_at", *reversed(_ORDER)),
     )
-    apart = ("task_id", "parent_id", *KEPT, *order)
-    descriptive = [name for name in FIELDS if name not in apart]
-    # MySQL assigns one after the other and sees what it assigned: the columns of the order come
-    # last and backwards, which leaves the comparison true as long as it is needed.
-    parts = []
-    for name in KEPT:
-        both = merged(f"{old}{name}", new.format(name), name)
-        parts.append(f"{name} = CASE WHEN {is_later} THEN {both} ELSE {old}{name} END")
-    parts += [
-        f"{name} = CASE WHEN {is_later} THEN {new.format(name)} ELSE {old}{name} END"
-        for name in (*descriptive, *reversed(order))
-    ]
-    is_first = f"{new.format('published_at')} < {old}published_at"
-    parent = f"CASE WHEN {is_first} THEN {new.format('parent_id')} ELSE {old}parent_id END"
-    parts.append(f"parent_id = {parent}")
-    first = f"{old}published_at, {new.format('published_at')}"
-    parts.append(f"published_at = {least}({first})")
-    parts.append(f"publications = {old}publications + {new.format('publications')}")
-    return ", ".join(parts)
-
-
-def _postgresql_merged(first: str, second: str, name: str) -> str:
-    # Of the columns the headers alone are ``jsonb``. ``||`` gives NULL where either is.
-    kind = "jsonb" if name == "headers" else "json"
-    both = f"({first}::jsonb || {second}::jsonb)::{kind}"
-    return f"COALESCE({both}, {second}, {first})"
-
-
-def _sqlite_merged(first: str, second: str, name: str) -> str:
-    return f"workertoolbox_merged({first}, {second})"
-
-
-def _mysql_merged(first: str, second: str, name: str) -> str:
-    """Its own two functions merge nested objects too and drop NULL, or make lists of two values.
-
-    So the one takes out of the first object what the second has, by a NULL for each name, and the
-    other adds the second. MariaDB 10.11 misses some names with an escape: then the second is all.
-    """
-    names = f"JSON_KEYS({second})"
-    inner = f"SUBSTR({names}, 2, CHAR_LENGTH({names}) - 2)"
-    nulls = f"""CONCAT('{{', REPLACE({inner}, '", "', '":null,"'), ':null}}')"""
-    both = f"JSON_MERGE_PRESERVE(JSON_MERGE_PATCH({first}, {nulls}), {second})"
-    has_escape = f"INSTR(CONCAT(JSON_KEYS({first}), {names}), CHAR(92)) > 0"
-    return f"COALESCE(CASE WHEN {has_escape} THEN NULL ELSE {both} END, {second}, {first})"
-
-
-_INTO = f"INSERT INTO celery_task ({', '.join(COLUMNS)})"
-
-
-def _postgresql_statement(engine: Engine) -> str:
-    arrays = ", ".join(
-        f"%s::{schema.task.c[name].type.compile(engine.dialect)}[]" for name in COLUMNS
-    )
-    # Nothing but names of columns and types is put into this text.
-    return (
-        f"{_INTO} SELECT * FROM unnest({arrays}) ON CONFLICT (task_id) DO UPDATE SET "  # noqa: S608
-        + _assignments("excluded.{}", "celery_task.", "LEAST", _postgresql_merged)
-    )
-
-
-def _array(column: Values) -> str:
-    """Return a column as the text of a PostgreSQL array."""
-    if column.count(None) == len(column):
-        return "{}"  # unnest() fills it up with NULL
-    first = next(value for value in column if value is not None)
-    if not isinstance(first, str):
-        return "{" + ",".join(["NULL" if v is None else f'"{v}"' for v in column]) + "}"
-    if None not in column:
-        text = '","'.join(column)
-        # Only the separators have quotes: nothing to escape, as for most columns.
-        if "\\" not in text and text.count('"') == 2 * (len(column) - 1):
-            return f'{{"{text}"}}'
-    return "{" + ",".join([_quoted(value) for value in column]) + "}"
-
-
-def _quoted(value: str | None) -> str:
-    if value is None:
-        return "NULL"
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _sqlite_statement(engine: Engine) -> str:
-    return (
-        f"{_INTO} VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT (task_id) DO UPDATE SET "
-        + _assignments("excluded.{}", "celery_task.", "MIN", _sqlite_merged)
-    )
-
-
-def _mysql_statement(engine: Engine) -> str:
-    return (
-        f"{_INTO} VALUES ({', '.join(['%s'] * len(COLUMNS))}) ON DUPLICATE KEY UPDATE "
-        + _assignments("VALUES({})", "", "LEAST", _mysql_merged)
-    )
-
-
-_TIMES = frozenset(("eta", "expires", "published_at", "last_published_at", "recorded_at"))
-_IS_TIME = tuple(name in _TIMES for name in COLUMNS)
-
-
-def _rows(columns: list[Values]) -> list[tuple[Any, ...]]:
-    """Return rows for ``executemany``, with times as text, as that type."""
-    texts = [
-        [v and v.isoformat(" ", "microseconds")[:26] for v in column] if is_time else column
-        for column, is_time in zip(columns, _IS_TIME, strict=True)
-    ]
-    return list(zip(*texts, strict=True))
-
-
-_STATEMENTS: dict[str, Callable[[Engine], str]] = {
-    "postgresql": _postgresql_statement,
-    "sqlite": _sqlite_statement,
-    "mysql": _mysql_statement,
-    "mariadb": _mysql_statement,
-}
 
 
 class _RollBack(Exception):
@@ -178,8 +84,9 @@ class Recorder:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._dialect = engine.dialect.name
-        self._statement = _STATEMENTS[self._dialect](engine)
+        dialect = dialects.of(engine)
+        self._batch = dialect.batch(_upsert(dialect))
+        self._undecodable = dialect.insert_missing(schema.undecodable, ["digest"])
 
     def record(self, records: Sequence[TaskRecord]) -> None:
         """Write ``records``; see :meth:`cadasta.workertoolbox.Ledger.record`."""
@@ -218,11 +125,7 @@ class Recorder:
         now = datetime.now(timezone.utc)
         columns = columns_of(merge(records, now), now)
         with suppress(_RollBack), writing(self._engine, PATIENCE) as connection:
-            if self._dialect == "postgresql":
-                arrays = tuple([_array(column) for column in columns])
-                connection.exec_driver_sql(self._statement, arrays)
-            else:
-                connection.exec_driver_sql(self._statement, _rows(columns))
+            connection.exec_driver_sql(self._batch.statement, self._batch.parameters(columns))
             if not keep:
                 raise _RollBack
 
@@ -233,18 +136,10 @@ class Recorder:
         now = datetime.now(timezone.utc)
         rows = {row["digest"]: row for row in (_undecodable_row(item, now) for item in items)}
         ordered = sorted(rows.values(), key=itemgetter("digest"))
-        table = schema.undecodable
-        statement: Any
-        if self._dialect == "postgresql":
-            statement = postgresql.insert(table).on_conflict_do_nothing(index_elements=["digest"])
-        elif self._dialect == "sqlite":
-            statement = sqlite.insert(table).on_conflict_do_nothing(index_elements=["digest"])
-        else:
-            statement = mysql.insert(table).on_duplicate_key_update(digest=table.c.digest)
 
         def insert() -> None:
             with writing(self._engine, PATIENCE) as connection:
-                connection.execute(statement, ordered)
+                connection.execute(self._undecodable, ordered)
 
         try:
             self._persistently(insert)

@@ -15,12 +15,12 @@ from sqlalchemy import (
     and_,
     delete,
     inspect,
-    text,
 )
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import LedgerError
 from ..plain.urls import mask_url
+from ..sql import dialects
 from ..sql.failures import brief, is_forbidden
 from ..sql.result_tables import ResultTables
 from ..sql.tables import attempt, taskmeta
@@ -69,7 +69,7 @@ class Results:
         self._deletable = True
         self._has_attempts: bool | None = None  # not looked yet
         #: What the ledger's queries must know of its database.
-        self.dialect = queries.Dialect(ledger.dialect.name)
+        self.dialect = dialects.of(ledger)
 
     @property
     def are_known(self) -> bool:
@@ -138,16 +138,8 @@ class Results:
                 )
             return None
         names = [column["name"] for column in found.get_columns(self._name, schema=self._schema)]
-        if self.are_joined and self.dialect.is_mysql:
-            collation = connection.scalar(
-                text(
-                    "SELECT collation_name FROM information_schema.columns WHERE table_schema = "
-                    "COALESCE(:schema, DATABASE()) AND table_name = :name AND column_name = "
-                    "'task_id'"
-                ),
-                {"schema": self._schema, "name": self._name},
-            )
-            self.dialect = queries.Dialect(self.dialect.name, collation)
+        if self.are_joined:
+            self.dialect = self.dialect.knowing(connection, self._name, self._schema)
         return queries.result_table(self._name, self._schema, names)
 
     def of(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from celery.backends.database import DatabaseBackend
 
+from ..sql.drivers import with_driver
+
 
 class PlainBackend(DatabaseBackend):
     """What ``db+postgresql://`` names in an app of the toolbox.
@@ -27,6 +29,4 @@ class PlainBackend(DatabaseBackend):
 
 
 def _with_driver(url: str | None) -> str | None:
-    if url and url.startswith("postgresql://"):
-        return url.replace("postgresql", "postgresql+psycopg2", 1)
-    return url
+    return with_driver(url) if url else url

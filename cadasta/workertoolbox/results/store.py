@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import Table, bindparam, delete, event, func, inspect, select, text
+from sqlalchemy import Table, bindparam, delete, func, inspect, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ..errors import ConfigError, LedgerError, ResultError
 from ..plain.forks import around_forks
-from ..sql import migrations
+from ..sql import dialects, migrations
+from ..sql.dialects import Dialect
 from ..sql.engines import TIMEOUT, make_engine
 from ..sql.failures import (
     brief,
@@ -26,18 +27,11 @@ from ..sql.failures import (
     ledger_error,
 )
 from ..sql.fitting import Fitting
-from ..sql.prepared import PreparedWrite, PreparedWriter
+from ..sql.prepared import PreparedWrite
 from ..sql.result_tables import ResultTables
 from ..sql.tables import MAX_ATTEMPTS
-from ..sql.upserts import COMPLETED, REPLACED, Statements, always, upsert
 from ..sql.watch import allow
-from .limits import (
-    POSTGRESQL_LIMIT,
-    SQLITE_LIMIT,
-    mysql_codec,
-    postgresql_codec,
-    statement_size,
-)
+from .statements import COMPLETED, REPLACED, Statements, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +40,11 @@ IDLE = 5.0
 #: Ids in one statement; SQLite before 3.32 takes 999 parameters.
 CHUNK = 500
 #: Seconds that one statement waits for another process on SQLite; then the write is tried again.
-SQLITE_WAIT = 8
+LOCK_WAIT = 8
 #: Bytes of a result above which its statement is measured before it is sent.
 LARGE = 2**18
 #: Bytes up to which every MySQL server takes a statement.
 SMALL = 2**14
-DIALECTS = ("postgresql", "sqlite", "mysql", "mariadb")
 
 #: A result's columns of text, but for its id.
 _TEXTS = ("status", "traceback", "name", "worker", "queue")
@@ -104,24 +97,22 @@ class ResultStore:
         self.engine = make_engine(
             url, timeout=timeout, is_bounded=True, ping_after=IDLE, **{**ours, **options}
         )
-        if self.engine.dialect.name not in DIALECTS:
+        dialect = dialects.find(self.engine)
+        if dialect is None:
             raise ConfigError(
                 f"The result backend cannot use {self.engine.dialect.name}: give the URL of a "
                 "PostgreSQL, SQLite, MySQL or MariaDB database."
             )
-        if self.engine.dialect.name == "sqlite":
-            event.listen(self.engine, "connect", _wait_less)
+        # A wait within a statement goes on when the worker stops; one between two tries does not.
+        dialect.limit_lock_wait(self.engine, LOCK_WAIT)
+        self._dialect = dialect
         self._places = places.translated(schemas)
         self._lock = threading.Lock()
         _stores.add(self)
         around_forks(after_in_child=_renew_locks)
         self._tables: _Tables | None = None
         self._keeps_attempts = True
-        self._writer = (
-            PreparedWriter(self.engine, self._autocommits)
-            if self.engine.dialect.driver == "psycopg2"
-            else None
-        )
+        self._writer = dialect.writer(self.engine, self._autocommits)
 
     @property
     def tables(self) -> _Tables:
@@ -146,26 +137,10 @@ class ResultStore:
             for one in found.get_columns(task.name, schema=task.schema)
         }
         has_attempts = found.has_table(attempts.name, schema=attempts.schema)
-        dialect = self.engine.dialect.name
-        fitting = Fitting(self._codec(task))
-        return _Tables(dialect, task, columns, group, attempts if has_attempts else None, fitting)
-
-    def _codec(self, task: Table) -> str | None:
-        """The character set of the results' text; None where it takes all of Unicode."""
-        if self.engine.dialect.name == "sqlite":
-            return None
-        with self.engine.connect() as connection:
-            if self.engine.dialect.name == "postgresql":
-                return postgresql_codec(str(connection.scalar(text("SHOW server_encoding"))))
-            charsets = connection.execute(
-                text(
-                    "SELECT DISTINCT character_set_name FROM information_schema.columns WHERE "
-                    "table_schema = COALESCE(:schema, DATABASE()) AND table_name = :name AND "
-                    "character_set_name IS NOT NULL"
-                ),
-                {"schema": task.schema, "name": task.name},
-            )
-            return mysql_codec([name for (name,) in charsets])
+        fitting = Fitting(self._dialect.codec(self.engine, task))
+        return _Tables(
+            self._dialect, task, columns, group, attempts if has_attempts else None, fitting
+        )
 
     def _make(self) -> _Tables:
         if self._places.are_celerys:
@@ -210,18 +185,14 @@ class ResultStore:
         """Return why the database refuses this row; None where the row is not at fault."""
         if isinstance(exc, ResultError):
             return str(exc)
-        driver = self.engine.dialect.driver
+        size = self._dialect.size(row, self.engine.dialect.driver)
         if hung_up(exc):
-            size = statement_size(row, driver)
-            limit = self._packet_limit() if size > SMALL else None
-            if limit is None or size <= limit:
-                return None
-            return f"it takes {size:,} bytes, and max_allowed_packet of the server is {limit:,}"
+            return self._excess(size) if size > SMALL else None
         if not is_bad_data(exc) or self.cannot_connect():
             return None
-        size, reason = statement_size(row, driver), brief(exc)
-        if self.engine.dialect.name == "sqlite" and size > SQLITE_LIMIT:
-            return f"it takes {size:,} bytes, and SQLite's limit is {SQLITE_LIMIT:,} ({reason})"
+        reason, limit = brief(exc), self._dialect.value_limit
+        if limit is not None and size > limit.size:
+            return f"it takes {size:,} bytes, and {limit.name} is {limit.size:,} ({reason})"
         return f"the database refuses its {size:,} bytes ({reason})"
 
     def cannot_connect(self) -> bool:
@@ -232,27 +203,20 @@ class ResultStore:
             return True
         return False
 
-    def _packet_limit(self) -> int | None:
-        """The largest statement of a MySQL server, in bytes; None while it does not answer."""
-        try:
-            with self.engine.connect() as connection:
-                return int(connection.scalar(text("SELECT @@max_allowed_packet")) or 0)
-        except SQLAlchemyError:
+    def _excess(self, size: int) -> str | None:
+        """Say that a statement is too large for the server; None where it is not, as we know."""
+        limit = self._dialect.statement_limit(self.engine)
+        if limit is None or size <= limit.size:
             return None
+        return f"it takes {size:,} bytes, and {limit.name} is {limit.size:,}"
 
     def _check_size(self, values: dict[str, Any]) -> None:
-        # Both hang up where they get more, as they do when they stop; MySQL after seconds.
+        # Servers hang up where they get more, as they do when they stop; MySQL after seconds.
         if len(values["result"] or b"") + len(values.get("traceback") or "") < LARGE:
             return
-        size = statement_size(values, self.engine.dialect.driver)
-        if self.engine.dialect.name == "postgresql":
-            name, limit = "PostgreSQL's limit", POSTGRESQL_LIMIT
-        elif self.engine.dialect.name in ("mysql", "mariadb"):
-            name, limit = "max_allowed_packet of the server", self._packet_limit() or size
-        else:
-            return
-        if size > limit:
-            raise ResultError(f"it takes {size:,} bytes, and {name} is {limit:,}")
+        excess = self._excess(self._dialect.size(values, self.engine.dialect.driver))
+        if excess is not None:
+            raise ResultError(excess)
 
     def _run_often(self, name: str, values: dict[str, Any]) -> int:
         tables = self.tables
@@ -260,7 +224,7 @@ class ResultStore:
         if self._writer is None:
             return self._run(getattr(tables.statements, name), values)
         try:
-            return self._writer.run(tables.prepared[name], values)
+            return self._writer.run(tables.prepared(name), values)
         except DBAPIError as exc:
             self._look_again(exc)
             raise
@@ -388,7 +352,7 @@ class _Tables:
 
     def __init__(
         self,
-        dialect: str,
+        dialect: Dialect,
         task: Table,
         columns: Mapping[str, int | None],
         group: Table,
@@ -401,22 +365,14 @@ class _Tables:
         self._lengths = tuple((name, columns.get(name) or ENDLESS) for name in _TEXTS)
         #: The columns of a result that are there, without the number that nobody needs.
         self.shown = [one for one in task.c if one.name in columns and one.name != "id"]
-        self.statements = Statements(task, columns, dialect)
-        self.prepared: dict[str, PreparedWrite] = {}
-        if dialect == "postgresql":
-            self.prepared = {
-                name: PreparedWrite(getattr(self.statements, name), is_passing=name == "progress")
-                for name in ("progress", "ignored", "finish", "finish_known")
-            }
-        self.group_statement = upsert(
-            group, dialect, ["taskset_id"], (["result", "date_done"], [], always)
-        )
+        self.statements = Statements(dialect, task, columns)
+        self._prepared: dict[str, PreparedWrite] = {}
+        self.group_statement = replacing(dialect, group, ["taskset_id"], ["result", "date_done"])
         self.attempt_statement = None
         if attempts is not None:
-            others = [one.key for one in attempts.c if one.key not in ("task_id", "place")]
-            self.attempt_statement = upsert(
-                attempts, dialect, ["task_id", "place"], (others, [], always)
-            )
+            key = ["task_id", "place"]
+            others = [column for column in attempts.c.keys() if column not in key]
+            self.attempt_statement = replacing(dialect, attempts, key, others)
         self._missing = {*REPLACED, *COMPLETED} - set(columns)
         if self._missing:
             logger.warning(
@@ -424,6 +380,13 @@ class _Tables:
                 task.name,
                 ", ".join(sorted(self._missing)),
             )
+
+    def prepared(self, name: str) -> PreparedWrite:
+        """Return one of the statements for a result, by its name, to be prepared."""
+        if name not in self._prepared:
+            statement = getattr(self.statements, name)
+            self._prepared[name] = PreparedWrite(statement, is_passing=name == "progress")
+        return self._prepared[name]
 
     def known(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the row without the columns that the table lacks, and its text made to fit."""
@@ -444,11 +407,6 @@ class _Tables:
             if value and not (len(value) <= length and value.isascii() and "\0" not in value):
                 found[name] = self.fitting.text(value, length)
         return found
-
-
-def _wait_less(connection: Any, _record: object) -> None:
-    # A wait within a statement goes on when the worker stops; one between two tries does not.
-    connection.execute(f"PRAGMA busy_timeout = {SQLITE_WAIT * 1000}").close()
 
 
 def _renew_locks() -> None:

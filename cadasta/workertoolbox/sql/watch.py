@@ -9,7 +9,6 @@ own, so that the wait for them has an end and can be interrupted.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
 import threading
@@ -21,6 +20,8 @@ from sqlalchemy.exc import DisconnectionError
 
 from ..plain import stopping
 from ..plain.forks import around_forks
+from .dialects import Database
+from .keepalive import keep_alive
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Watch:
 
     Args:
         engine: of psycopg2, psycopg, PyMySQL or mysqlclient; new.
+        database: what it is an engine of.
         timeout: seconds without an answer after which a connection is given up.
         is_bounded: give it up whatever the reason. Otherwise a statement may take its time: after
             half the timeout a second connection is opened, and as long as that succeeds in the
@@ -49,6 +51,7 @@ class Watch:
     def __init__(
         self,
         engine: Engine,
+        database: Database,
         timeout: float,
         *,
         is_bounded: bool,
@@ -58,6 +61,7 @@ class Watch:
         self.timeout = timeout
         self.most = timeout if is_bounded else None
         self.place = f"{engine.url.host or 'localhost'}, database {engine.url.database}"
+        self._database = database
         self._dialect = engine.dialect
         self._connect_timeout = connect_timeout
         self._ping_after = ping_after
@@ -95,22 +99,20 @@ class Watch:
                 now = time.monotonic()
                 is_late = self._connect_timeout and now - start >= self._connect_timeout
                 if is_late or self.is_over(start, now):
-                    raise _error(
-                        self._dialect, f"no answer from {self.place} in {now - start:.0f} s"
-                    )
+                    driver = self._dialect.loaded_dbapi
+                    text = f"no answer from {self.place} in {now - start:.0f} s"
+                    raise self._database.unreachable(driver, text)
             return attempt.taken()
         finally:
             attempt.abandon()
 
     def _connected(self, connection: Any, record: Any) -> None:
-        # PyMySQL's only limit for a handshake; statements have ours, which can be lifted.
-        if isinstance(getattr(connection, "_read_timeout", None), HandshakeLimit):
-            connection._read_timeout = connection._write_timeout = None
+        self._database.connected(connection)
         handle = _handle(connection)
         if handle is None:
             return  # a driver that hides its socket
-        if self._dialect.name != "postgresql":
-            _keep_alive(handle, self.timeout)  # libpq does it by itself
+        if not self._database.keeps_alive:
+            keep_alive(handle, self.timeout)
         record.info[_WAIT] = wait = _Wait(self, connection, os.fstat(handle).st_ino)
         wait.begin(self.timeout)  # the dialect's first questions follow
 
@@ -149,10 +151,6 @@ class Watch:
         return _Attempt(self._open, *self._arguments, is_probe=True)
 
 
-class HandshakeLimit(float):
-    """A ``read_timeout`` of PyMySQL that is ours, and counts for the handshake alone."""
-
-
 def allow(connection: Connection, patience: float | None) -> None:
     """Let the statements of this checkout take longer: so many times the timeout; None: any time.
 
@@ -161,11 +159,6 @@ def allow(connection: Connection, patience: float | None) -> None:
     wait = connection.connection.info.get(_WAIT)
     if wait is not None:
         wait.most = None if patience is None else patience * wait.watch.timeout
-
-
-def _error(dialect: Any, text: str) -> Exception:
-    error: type[Exception] = dialect.loaded_dbapi.OperationalError
-    return error(text) if dialect.name == "postgresql" else error(2003, text)
 
 
 class _Attempt:
@@ -358,26 +351,3 @@ def _handle(connection: Any) -> int | None:
     """Return the descriptor of the driver's socket, or None where it has none to show."""
     stream = connection if hasattr(connection, "fileno") else getattr(connection, "_sock", None)
     return None if stream is None else int(stream.fileno())
-
-
-def _keep_alive(handle: int, timeout: float) -> None:
-    """Let the system notice within three times the timeout that the other host has vanished."""
-    with socket.socket(fileno=os.dup(handle)) as duplicate:
-        if duplicate.family not in (socket.AF_INET, socket.AF_INET6):
-            return
-        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in keepalives(timeout).items():
-            option = getattr(socket, name, None)  # not on each system
-            if option is not None:
-                duplicate.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def keepalives(timeout: float) -> dict[str, int]:
-    """Return TCP's options, by their names in :mod:`socket`."""
-    seconds = max(1, math.ceil(timeout))
-    return {
-        "TCP_KEEPIDLE": seconds,
-        "TCP_KEEPINTVL": max(1, seconds // 2),
-        "TCP_KEEPCNT": 3,
-        "TCP_USER_TIMEOUT": 2000 * seconds,  # milliseconds without an acknowledgement
-    }

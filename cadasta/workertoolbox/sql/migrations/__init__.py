@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, Table, column, inspect, select, table, text
+from sqlalchemy import Connection, Engine, Table, column, inspect, select, table
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ...errors import LedgerError
 from ...plain.backoff import Backoff
+from .. import dialects
 from ..engines import writing
 from ..failures import (
     brief,
@@ -85,7 +86,7 @@ def create(engine: Engine, tables: Sequence[Table]) -> None:
 
 def _transactional(engine: Engine) -> Engine:
     # A result backend's engine is in autocommit, which would end the lock at once.
-    level = "SERIALIZABLE" if engine.dialect.name == "sqlite" else "READ COMMITTED"
+    level = dialects.of(engine).isolation_level("READ COMMITTED")
     return engine.execution_options(isolation_level=level)
 
 
@@ -138,27 +139,8 @@ def _select_version(connection: Connection) -> str | None:
     return None if version is None else str(version)
 
 
-@contextmanager
-def _locked(connection: Connection) -> Iterator[None]:
-    """Hold a lock that only one process can have; SQLite's write lock is one already."""
-    name = connection.dialect.name
-    if name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    if name not in ("mysql", "mariadb"):
-        yield
-        return
-    # The lock is the server's: the database's name keeps two databases apart. The transaction
-    # cannot hold it, since each CREATE TABLE commits.
-    key = "CONCAT('workertoolbox:', MD5(DATABASE()))"
-    if connection.execute(text(f"SELECT GET_LOCK({key}, 60)")).scalar() != 1:
-        raise LedgerError(
-            "Another process has been making the ledger's tables for a minute: see what it "
-            "does (SHOW PROCESSLIST), or end it, then try again."
-        )
-    try:
-        yield
-    finally:
-        connection.execute(text(f"SELECT RELEASE_LOCK({key})"))
+def _locked(connection: Connection) -> AbstractContextManager[None]:
+    return dialects.of(connection).migration_lock(connection, _LOCK)
 
 
 def _apply(connection: Connection) -> list[str]:
@@ -195,8 +177,7 @@ def are_usable(engine: Engine) -> bool:
     """Tell whether all tables are there, also where this role may not read their version."""
     found = _LEDGER | _RESULTS
     tables = found.intersection(inspect(engine).get_table_names())
-    if engine.dialect.name in ("mysql", "mariadb"):
-        # MySQL shows a role only the tables on which it has a right.
+    if dialects.of(engine).hides_tables:
         return tables >= _LEDGER or tables >= _RESULTS
     return tables == found
 

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from .. import dialects
 from ..failures import brief
 
 logger = logging.getLogger(__name__)
@@ -20,9 +21,9 @@ def try_change(connection: Connection, change: Any, *arguments: Any) -> None:
     The result table is its owner's, and what is refused is not needed.
     """
     # On MySQL, where each change of a table commits, a savepoint would be gone before its end.
-    mysql_like = connection.dialect.name in ("mysql", "mariadb")
+    commits = dialects.of(connection).commits_changes
     try:
-        with nullcontext() if mysql_like else connection.begin_nested():
+        with nullcontext() if commits else connection.begin_nested():
             change(*arguments)
     except DBAPIError as exc:
         logger.warning("celery_taskmeta stays as it is: %s", brief(exc))
