@@ -66,7 +66,7 @@ def statement_size(row: dict[str, Any], driver: str) -> int:
         if driver == "psycopg2" and isinstance(value, bytes):
             size += 2 * len(data)  # in hexadecimal
         elif driver in ("pymysql", "mysqldb", "mysqlconnector"):
-            size += len(data) + sum(data.count(one) for one in _ESCAPED)
+            size += len(data) + sum(data.count(character) for character in _ESCAPED)
         else:
             size += len(data)
     return size
