@@ -35,7 +35,7 @@ def statements(ledger: Ledger) -> Iterator[list[str]]:
 
 def only_reads(statement: str) -> bool:
     # A plain BEGIN: on SQLite, a write would be BEGIN IMMEDIATE.
-    words = ("SELECT", "SHOW", "PRAGMA MAIN.TABLE_", "PRAGMA TEMP.TABLE_", "SET LOCAL JIT")
+    words = ("SELECT", "SHOW", "DESCRIBE", "PRAGMA MAIN.TABLE_", "PRAGMA TEMP.TABLE_", "SET LOCAL")
     return statement == "BEGIN" or statement.strip().upper().startswith(words)
 
 
