@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .errors import TopologyError as TopologyError
     from .errors import UnconfirmedError as UnconfirmedError
     from .ledger.ledger import Ledger as Ledger
+    from .ledger.query import Query as Query
     from .testing.functional import build_functional_tests as build_functional_tests
     from .worker.followups import extract_followups as extract_followups
     from .worker.setup import setup_app as setup_app
@@ -35,6 +36,7 @@ _HOMES = {
     "ConfigWarning": "conf.doubts",
     "Ledger": "ledger.ledger",
     "LedgerError": "errors",
+    "Query": "ledger.query",
     "ResultError": "errors",
     "ToolboxError": "errors",
     "TopologyError": "errors",

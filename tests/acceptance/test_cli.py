@@ -87,6 +87,7 @@ def test_tasks_are_listed_and_filtered(shop: Path) -> None:
     ]
     assert ids(celery(shop, "tasks", "--json", "--header", "creator_id=5")) == ["root"]
     assert celery(shop, "tasks", "--name", "nothing", "--json", code=1) == ""
+    assert "names='' is no text" in celery(shop, "tasks", "--name", "", code=2)
 
 
 def test_pages_follow_each_other(shop: Path) -> None:
@@ -154,6 +155,15 @@ def test_an_app_without_a_database_is_told_what_to_set(tmp_path: Path) -> None:
     assert "CELERY_LEDGER_URL" in celery(tmp_path, "tasks", code=2)
     (tmp_path / "shop.py").write_text("from celery import Celery\napp = Celery('shop')\n")
     assert "Config(queues=[...])" in celery(tmp_path, "monitor", code=2)
+
+
+def test_commands_that_read_make_no_tables(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(APP)
+    for words in (("tasks",), ("task", "a"), ("ledger", "summary"), ("ledger", "unfinished")):
+        assert "ledger upgrade" in celery(tmp_path, *words, code=2)
+    assert not (tmp_path / "ledger.sqlite3").exists()
+    assert "applied" in celery(tmp_path, "ledger", "upgrade")
+    celery(tmp_path, "tasks", code=1)
 
 
 def test_help_names_what_each_command_does(shop: Path) -> None:

@@ -105,7 +105,7 @@ def test_poison_is_set_apart_or_bounded(deployment: Deployment, tmp_path: Path) 
     indirect=["deployment"],
 )
 def test_arguments_that_cannot_be_pickled_fail_alone(deployment: Deployment, durable: bool) -> None:
-    """Without `handover`, such a message ends the worker, and late each further one."""
+    """Without `unpicklable_tasks`, such a message ends the worker, and late each further one."""
     deployment.change(DURABLE=durable)
     deep: Any = 1
     with contextlib.suppress(RecursionError):  # at a depth that depends on Python's version

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from sqlalchemy import func, select, text
+from sqlalchemy import func, inspect, select, text
 from sqlalchemy.engine import make_url
 
+from cadasta.workertoolbox import Query
 from cadasta.workertoolbox.checks.database import check_database
 from cadasta.workertoolbox.conf import Config
 from cadasta.workertoolbox.errors import LedgerError
@@ -28,6 +29,7 @@ from cadasta.workertoolbox.sql.engines import make_engine
 from cadasta.workertoolbox.sql.tables import task, undecodable
 from tests.conftest import StartProcess
 from tests.ledger_contract import LONG, LedgerContract, add_result, record, rows
+from tests.ledger_contract.asking import only_reads, statements
 from tests.migration_contract import MigrationContract
 from tests.services import wait_until
 
@@ -354,6 +356,55 @@ def test_a_monitor_needs_the_task_tables_alone(ledger: Ledger, role: tuple[str, 
         with pytest.raises(LedgerError, match="lacks a right"):
             monitor.get("a")
     assert len(rows(ledger)) == 1
+
+
+@pytest.mark.parametrize("sees_version", [True, False])
+def test_a_reader_needs_no_right_but_to_select(
+    ledger: Ledger, role: tuple[str, str], sees_version: bool
+) -> None:
+    name, url = role
+    tables = ["celery_task", "celery_taskmeta", "celery_task_attempt"]
+    if sees_version:
+        tables.append(migrations.VERSION_TABLE)
+    grant(ledger, f"SELECT ON {', '.join(tables)} TO {name}")
+    ledger.record([record("00", name="mail"), record("01")])
+    add_result(ledger, "01", "FAILURE", result=b"{}")
+    with ledger._engine.begin() as connection:
+        connection.execute(text(f"ALTER ROLE {name} SET default_transaction_read_only = on"))
+    with Ledger(url, upgrade=False) as reader, statements(reader) as executed:
+        for ask in TestPostgreSQL.questions(reader):
+            ask()
+        assert (reader.count(Query()), reader.count(Query(states="FAILURE"))) == (2, 1)
+        assert [one for one in executed if not only_reads(one)] == []
+        with pytest.raises(LedgerError, match="Cannot record tasks"):
+            reader.record([record("a")])
+    with ledger._engine.begin() as connection:
+        if sees_version:
+            version = f"UPDATE {migrations.VERSION_TABLE} SET version_num = '0001_tables'"
+            connection.execute(text(version))
+        else:
+            connection.execute(text("ALTER TABLE celery_task DROP COLUMN replacements"))
+    message = "at version 0001_tables" if sees_version else "celery_task lacks replacements"
+    with Ledger(url, upgrade=False) as reader:
+        with pytest.raises(LedgerError, match=rf"{message}.*`celery -A proj ledger upgrade`"):
+            reader.find()
+
+
+def test_a_reader_of_missing_tables(postgres_url: str, role: tuple[str, str]) -> None:
+    with Ledger(role[1], upgrade=False) as reader, statements(reader) as executed:
+        with pytest.raises(LedgerError, match="missing.*`celery -A proj ledger upgrade`") as info:
+            reader.find()
+        assert "s3cret" not in str(info.value)
+        assert [one for one in executed if not only_reads(one)] == []
+    engine = make_engine(postgres_url)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
+
+
+def test_a_reader_without_a_right(ledger: Ledger, role: tuple[str, str]) -> None:
+    with Ledger(role[1], upgrade=False) as reader:
+        with pytest.raises(LedgerError, match="lacks a right: GRANT it"):
+            reader.count(Query())
 
 
 def test_prune_without_the_right_to_delete_results(

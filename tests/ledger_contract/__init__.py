@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.ledger_contract.asking import Asking
 from tests.ledger_contract.helpers import LONG, NOW, SECOND, add_result, record, rows
 from tests.ledger_contract.keeping import Keeping
 from tests.ledger_contract.reading import Reading
@@ -11,5 +12,5 @@ from tests.ledger_contract.untold import Untold
 __all__ = ["LONG", "NOW", "SECOND", "LedgerContract", "add_result", "record", "rows"]
 
 
-class LedgerContract(Recording, Reading, Keeping, Untold):
+class LedgerContract(Recording, Reading, Asking, Keeping, Untold):
     """All of the tests; a subclass has the fixture ``url``, of an empty database."""

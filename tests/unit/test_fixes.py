@@ -14,12 +14,12 @@ from celery.exceptions import Reject
 from kombu.pidbox import Mailbox
 
 from cadasta.workertoolbox.worker.fixes import control_queues, green_pools, heartbeats
-from cadasta.workertoolbox.worker.fixes.handover import Apply
 from cadasta.workertoolbox.worker.fixes.known import Workaround
 from cadasta.workertoolbox.worker.fixes.process_pools import has_event_loop
 from cadasta.workertoolbox.worker.fixes.replacements import OnReplace, keep_replacements
 from cadasta.workertoolbox.worker.fixes.retries import Retry, keep_retries
 from cadasta.workertoolbox.worker.fixes.short_delays import lengthened
+from cadasta.workertoolbox.worker.fixes.unpicklable_tasks import Apply
 from cadasta.workertoolbox.worker.fixes.warm_stop import Flush
 
 WORKAROUND = Workaround("nothing is well")

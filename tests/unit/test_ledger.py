@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from cadasta.workertoolbox import Query
 from cadasta.workertoolbox.errors import LedgerError
 from cadasta.workertoolbox.ledger.ledger import Ledger
 from cadasta.workertoolbox.sql.tables import undecodable
@@ -65,6 +66,45 @@ def test_a_table_at_fault_sets_nothing_aside() -> None:
 def test_wrong_arguments_of_find(arguments: dict[str, Any], message: str) -> None:
     with Ledger("sqlite://") as ledger, pytest.raises(LedgerError, match=message):
         ledger.find(**arguments)
+
+
+def test_find_takes_a_query_or_conditions() -> None:
+    with Ledger("sqlite://") as ledger:
+        with pytest.raises(LedgerError, match="a query or conditions, not both"):
+            ledger.find(Query(states="FAILURE"), name="export.pdf")
+        for batch in (0, 10_001):
+            with pytest.raises(LedgerError, match="from 1 to 10,000"):  # before the first task
+                ledger.iterate(Query(), batch=batch)
+        with pytest.raises(LedgerError, match="is not a cursor"):
+            ledger.find(Query(), after="nonsense!")
+
+
+def test_an_empty_condition_of_find_finds_nothing() -> None:
+    with Ledger("sqlite://") as ledger:
+        ledger.record([record("a", queue="")])
+        conditions: list[dict[str, Any]] = [{"name": ""}, {"root_id": ""}, {"state": ""}]
+        for condition in conditions:
+            assert len(ledger.find(**condition)) == 0
+        assert len(ledger.find(state=[], headers={})) == 1
+
+
+def test_a_reader_makes_no_file(tmp_path: Path) -> None:
+    place = tmp_path / "none.sqlite3"
+    with Ledger(f"sqlite:///{place}", upgrade=False) as reader:
+        with pytest.raises(LedgerError, match=r"none\.sqlite3 are missing.*ledger upgrade"):
+            reader.find()
+    assert not place.exists()
+
+
+def test_an_app_has_a_reader(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    app = Celery("app", backend="db+" + url, set_as_current=False)
+    with Ledger.from_app(app, upgrade=False) as reader:
+        with pytest.raises(LedgerError, match="missing"):
+            reader.find()
+        with Ledger.from_app(app) as writer:
+            writer.record([record("a")])
+        assert len(reader.find()) == 1  # the tables were made in the meantime
 
 
 def test_wrong_ages() -> None:

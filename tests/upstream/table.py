@@ -189,7 +189,7 @@ CANARIES = (
     Canary(
         "celery.worker.request:Request.execute_using_pool",
         known="source f3c8e1a8b843",
-        reason="worker/fixes/handover.py: an error of apply_async ends the worker",
+        reason="worker/fixes/unpicklable_tasks.py: an error of apply_async ends the worker",
         delete_when="Celery fails a task that its pool cannot take",
         issue="https://github.com/celery/celery/issues/6810",
     ),

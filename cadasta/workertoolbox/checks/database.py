@@ -97,8 +97,10 @@ def _version(engine: Engine, version: str | None, subject: str) -> Iterator[Find
 
 
 def _renamed_results(engine: Engine, tables: list[Table]) -> Iterator[Finding]:
-    found = inspect(engine)
-    missing = [one for one in tables if not found.has_table(one.name, schema=one.schema)]
+    inspector = inspect(engine)
+    missing = [
+        table for table in tables if not inspector.has_table(table.name, schema=table.schema)
+    ]
     if missing:
         yield warning(
             "results",
@@ -130,8 +132,8 @@ def _results(engine: Engine, tables: list[Table]) -> Iterator[Finding]:
     )
     newest = select(results.c.result).where(results.c.date_done.is_not(None))
     with engine.connect() as connection:
-        found = connection.execute(newest.order_by(results.c.date_done.desc()).limit(NEWEST))
-        pickled = sum(bytes(result or b"")[:1] == b"\x80" for (result,) in found)
+        rows = connection.execute(newest.order_by(results.c.date_done.desc()).limit(NEWEST))
+        pickled = sum(bytes(result or b"")[:1] == b"\x80" for (result,) in rows)
     if pickled:
         yield error(
             "results' format",
@@ -144,7 +146,7 @@ def _results(engine: Engine, tables: list[Table]) -> Iterator[Finding]:
 
 def _ledger(engine: Engine, tells: bool) -> Iterator[Finding]:
     now = datetime.now(timezone.utc)
-    values = {
+    row = {
         "task_id": PROBE_ID,
         "name": "check",
         **dict.fromkeys(("published_at", "last_published_at", "recorded_at"), now),
@@ -154,7 +156,7 @@ def _ledger(engine: Engine, tells: bool) -> Iterator[Finding]:
     yield _rights(
         engine,
         "ledger",
-        [insert(task).values(values)],
+        [insert(task).values(row)],
         "GRANT SELECT, INSERT, UPDATE ON celery_task, celery_task_undecodable to this role",
     )
     if not tells:
@@ -198,13 +200,13 @@ def check_monitor(app: Any, timeout: float) -> Finding:
     """Publish a message that the monitor queue alone gets, and wait for it in the ledger."""
     subject = "monitor"
     try:
-        with Ledger.from_app(app) as ledger:
+        with Ledger.from_app(app, upgrade=False) as ledger:
             start = time.monotonic()
             task_id = publish_probe(app, MONITOR_KEY)
             while time.monotonic() - start < timeout:
-                found = ledger.get(task_id)
-                if found is not None:
-                    lag = (found.recorded_at - found.published_at).total_seconds()
+                recorded = ledger.get(task_id)
+                if recorded is not None:
+                    lag = (recorded.recorded_at - recorded.published_at).total_seconds()
                     return ok(subject, f"it records; {max(lag, 0):.1f} s behind")
                 time.sleep(0.1)
     except Exception as exc:  # of the broker or the database, both told of above

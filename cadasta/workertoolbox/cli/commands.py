@@ -7,19 +7,19 @@ inside the functions.
 from __future__ import annotations
 
 import json
-import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
 from celery.bin.base import LOG_LEVEL, CeleryCommand, handle_preload_options
 
+from ..plain.json_text import read_value
+from ..plain.moments import read_duration, read_moment
+
 # The parameter types name no type arguments: not every click that setup.py allows has them.
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"(\d+)\s*([smhdw])")
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
@@ -30,15 +30,10 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
         if isinstance(value, timedelta):
             return value
-        match = _DURATION.fullmatch(str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is no duration: write 90s, 15m, 2h, 7d or 4w.", param, ctx)
         try:
-            found = timedelta(**{_UNITS[match[2]]: int(match[1])})
-            datetime.now(timezone.utc) - found
-        except (OverflowError, ValueError):  # the latter of more digits than Python reads
-            self.fail(f"{value!r} is longer than there have been years.", param, ctx)
-        return found
+            return read_duration(str(value))
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]
@@ -50,21 +45,9 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, datetime):
             return value
         try:
-            found = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
-            if found.tzinfo is None:
-                return found.replace(tzinfo=timezone.utc)
-            return found.astimezone(timezone.utc)
-        except OverflowError:
-            self.fail(f"{value!r} is out of the calendar.", param, ctx)
-        except ValueError:
-            if _DURATION.fullmatch(str(value).strip()):
-                return datetime.now(timezone.utc) - Duration().convert(value, param, ctx)
-            self.fail(
-                f"{value!r} is neither a time (UTC), such as 2026-05-31T18:30, nor a duration, such"
-                " as 15m, 2h or 7d.",
-                param,
-                ctx,
-            )
+            return read_moment(str(value))
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
 
 
 class Header(click.ParamType):  # type: ignore[type-arg]
@@ -78,10 +61,7 @@ class Header(click.ParamType):  # type: ignore[type-arg]
         name, equals, text = str(value).partition("=")
         if not equals or not name:
             self.fail(f"{value!r}: write name=value, such as creator_id=5.", param, ctx)
-        try:
-            return name, json.loads(text)
-        except ValueError:
-            return name, text
+        return name, read_value(text)
 
 
 def _json_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,13 +71,17 @@ def _json_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _ledger(ctx: click.Context) -> Iterator[Any]:
-    """The app's ledger; its errors become one line and exit code 2."""
+def _ledger(ctx: click.Context, *, upgrade: bool = False) -> Iterator[Any]:
+    """The app's ledger; its errors become one line and exit code 2.
+
+    Commands that read change no tables: not by surprise, nor before the monitors and workers of
+    the older version have stopped.
+    """
     from ..errors import ToolboxError
     from ..ledger.ledger import Ledger
 
     try:
-        with Ledger.from_app(ctx.obj.app) as ledger:
+        with Ledger.from_app(ctx.obj.app, upgrade=upgrade) as ledger:
             yield ledger
     except ToolboxError as exc:
         raise _usage(exc) from exc
@@ -182,22 +166,43 @@ def monitor(
 @click.pass_context
 @handle_preload_options
 def tasks(
-    ctx: click.Context, watch: bool, as_json: bool, state: Any, header: Any, **filters: Any
+    ctx: click.Context,
+    watch: bool,
+    as_json: bool,
+    state: tuple[str, ...],
+    name: str | None,
+    queue: str | None,
+    root_id: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    header: tuple[tuple[str, Any], ...],
+    limit: int,
+    after: str | None,
 ) -> None:
     """List scheduled tasks, newest first. Exit code 1 where none is found."""
     from celery.states import ALL_STATES, IGNORED
 
+    from ..ledger.query import Query
     from . import output
 
     # A state of an application's own is taken as it is written.
     known = {*ALL_STATES, IGNORED}
-    states = [one.upper() if one.upper() in known else one for one in state]
-    wanted = {**filters, "state": states or None, "headers": dict(header) or None}
     with _ledger(ctx) as ledger:
+        query = Query(
+            states=[text.upper() if text.upper() in known else text for text in state],
+            names=name,
+            queues=queue,
+            root_id=root_id,
+            since=since,
+            until=until,
+            headers=dict(header),
+        )
         if watch:
-            output.watch_tasks(lambda: ledger.find(**wanted), as_json=as_json)
+            output.watch_tasks(
+                lambda: ledger.find(query, limit=limit, after=after), as_json=as_json
+            )
             return
-        page = ledger.find(**wanted)
+        page = ledger.find(query, limit=limit, after=after)
         output.print_tasks(page, as_json=as_json)
     if not page.tasks:
         ctx.exit(1)
@@ -236,11 +241,11 @@ def task(ctx: click.Context, task_id: str, as_json: bool) -> None:
     from . import output
 
     with _ledger(ctx) as ledger:
-        found = ledger.get(task_id)
-        if found is None:
+        shown = ledger.get(task_id)
+        if shown is None:
             raise click.ClickException(f"The ledger has no task {task_id!r}.")
         attempts = ledger.attempts(task_id)
-        output.print_task(found, attempts, ledger.workflow(task_id), as_json=as_json)
+        output.print_task(shown, attempts, ledger.workflow(task_id), as_json=as_json)
 
 
 @click.group("ledger")
@@ -255,7 +260,7 @@ def upgrade(ctx: click.Context) -> None:
     """Create the tables, or bring them up to date. Safe to repeat, also at the same time."""
     from . import output
 
-    with _ledger(ctx) as book, output.progress("Upgrading"):
+    with _ledger(ctx, upgrade=True) as book, output.progress("Upgrading"):
         applied = book.upgrade()
     for step in applied:
         click.echo(f"applied {step}")
@@ -308,6 +313,6 @@ def prune(ctx: click.Context, as_json: bool, **options: Any) -> None:
     """Delete old tasks with their results, in small transactions."""
     from . import output
 
-    with _ledger(ctx) as book, output.progress("Pruning") as show:
+    with _ledger(ctx, upgrade=True) as book, output.progress("Pruning") as show:
         deleted = book.prune(**options, on_progress=show)
     click.echo(json.dumps({"deleted": deleted}) if as_json else f"{deleted} tasks deleted.")

@@ -44,8 +44,8 @@ STYLES = {
 
 def console() -> Console:
     """Where people read: as wide as the terminal, or wide enough for any line."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+    standard = Console(highlight=False)
+    return standard if standard.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
 
 
 def print_tasks(page: Page, *, as_json: bool) -> None:
@@ -104,14 +104,14 @@ def print_task(
 ) -> None:
     """All that is known of a task, its attempts, and the tree of its workflow."""
     if as_json:
-        found = json.loads(task_json(task))
-        found["attempts"] = [asdict(one) for one in attempts]
-        found["workflow"] = workflow and {
+        told = json.loads(task_json(task))
+        told["attempts"] = [asdict(attempt) for attempt in attempts]
+        told["workflow"] = workflow and {
             "state": workflow.state,
             "results": workflow.results,
             "tree": _tree_json(workflow.root),
         }
-        click.echo(_strict_json(found))
+        click.echo(_strict_json(told))
         return
     out = console()
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -152,14 +152,14 @@ def print_findings(findings: Iterable[Finding], *, as_json: bool) -> int:
 def attempts_table(attempts: tuple[Attempt, ...]) -> Table:
     """A task's attempts as rows of a table, oldest first."""
     table = Table("retries", "state", "started", "ran", "worker", "error", box=None, pad_edge=False)
-    for one in attempts:
+    for attempt in attempts:
         table.add_row(
-            str(one.retries),
-            Text(one.state, STYLES.get(one.state, "")),
-            _local(one.started_at) if one.started_at else "",
-            _seconds(one.runtime),
-            Text(one.worker or ""),
-            Text(one.error or ""),
+            str(attempt.retries),
+            Text(attempt.state, STYLES.get(attempt.state, "")),
+            _local(attempt.started_at) if attempt.started_at else "",
+            _seconds(attempt.runtime),
+            Text(attempt.worker or ""),
+            Text(attempt.error or ""),
         )
     return table
 

@@ -51,11 +51,11 @@ def _order(merged: Merged) -> tuple[int, int, datetime]:
 
 def merge(records: Sequence[TaskRecord], now: datetime) -> list[Merged]:
     """Return one entry a task, sorted by id, so that two writers never deadlock."""
-    found: dict[str, Merged] = {}
+    by_id: dict[str, Merged] = {}
     for record in records:
         moment = now if record.published_at is None else _moment(record.published_at)
         new = Merged(record, moment, moment, 1)
-        old = found.get(record.task_id)
+        old = by_id.get(record.task_id)
         if old is not None:
             latest = new if _order(new) > _order(old) else old
             first, parent_id = old.first, old.record.parent_id
@@ -71,8 +71,8 @@ def merge(records: Sequence[TaskRecord], now: datetime) -> list[Merged]:
             if changes:
                 latest = latest._replace(record=replace(latest.record, **changes))
             new = latest._replace(first=first, publications=old.publications + 1)
-        found[record.task_id] = new
-    return [found[task_id] for task_id in sorted(found)]
+        by_id[record.task_id] = new
+    return [by_id[task_id] for task_id in sorted(by_id)]
 
 
 def _text(limit: int | None) -> Callable[[Values], Values]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Engine, Select, select
+from sqlalchemy import Engine, Select, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import LedgerError
@@ -33,6 +33,7 @@ from .model import (
     Undecodable,
     Workflow,
 )
+from .query import Query, aware
 from .recorder import Recorder
 from .results import Results
 from .retention import Progress, Pruning
@@ -59,7 +60,7 @@ class Ledger:
     """The table of all scheduled tasks, with their results where these are in SQL as well.
 
     Nothing is read or written before the first call, which also makes the tables where they
-    are missing. Safe to share between threads, and across a fork.
+    are missing, unless ``upgrade`` is False. Safe to share between threads, and across a fork.
 
     Args:
         url: the SQLAlchemy URL of the ledger's database.
@@ -74,6 +75,10 @@ class Ledger:
         timeout: seconds without an answer after which a database is given up; half of it for
             the connection in use, and half for a second one. A statement may take longer while
             the server answers. None: never.
+        upgrade: let the first call make the tables, or bring them up to date. A reader says False:
+            then nothing but :meth:`upgrade` changes a table, and each other call raises
+            :class:`LedgerError` where they are missing or older than the code. A role that has no
+            other right than SELECT will do.
 
     Raises:
         LedgerError: a URL is none, or its driver is not installed. Each method raises it where
@@ -91,6 +96,7 @@ class Ledger:
         groups_schema: str | None = None,
         records_ignored: bool = True,
         timeout: float | None = TIMEOUT,
+        upgrade: bool = True,
     ) -> None:
         self._engine = make_engine(url, timeout=timeout)
         if dialects.find(self._engine) is None:
@@ -107,13 +113,19 @@ class Ledger:
         places = ResultTables(results_table, results_schema, groups_table, groups_schema)
         self._results = Results(self._engine, engine, places)
         self._untold = not records_ignored
+        self._upgrades = upgrade
         self._is_ready = False
 
     @classmethod
-    def from_app(cls, app: Any) -> Ledger:
+    def from_app(cls, app: Any, *, upgrade: bool = True) -> Ledger:
         """Return the ledger of a Celery app: of ``LEDGER_URL``, else of its result backend.
 
-        Raises :class:`LedgerError` where neither names an SQL database.
+        Args:
+            app: the Celery app.
+            upgrade: False for a reader, which never changes a table; see :class:`Ledger`.
+
+        Raises:
+            LedgerError: neither names an SQL database.
         """
         conf = app.conf
         backend = conf.get("result_backend")
@@ -136,6 +148,7 @@ class Ledger:
             groups_schema=places.group_schema,
             records_ignored=records_ignored(conf),
             timeout=conf.get("DATABASE_TIMEOUT", TIMEOUT),
+            upgrade=upgrade,
         )
 
     def hurry(self, is_urgent: bool = True) -> None:
@@ -229,8 +242,8 @@ class Ledger:
     def get(self, task_id: str) -> Task | None:
         """Return one task with its outcome, or None if it was never recorded."""
         with self._using("read the ledger"):
-            found = self._read(self._tasks().where(task.c.task_id == key(task_id)))
-        return found[0] if found else None
+            tasks = self._read(self._tasks().where(task.c.task_id == key(task_id)))
+        return tasks[0] if tasks else None
 
     def attempts(self, task_id: str) -> tuple[Attempt, ...]:
         """Return the runs of a task that have ended, the first one first.
@@ -239,14 +252,14 @@ class Ledger:
         Of a task with more than 100 retries, the later ones but the last are left out.
         """
         with self._using("read the ledger"):
-            found = self._results.attempts(key(task_id))
-        if found and found[-1].state != "RETRY":
-            return found
+            kept = self._results.attempts(key(task_id))
+        if kept and kept[-1].state != "RETRY":
+            return kept
         last = self.get(task_id)
         if last is None or not last.is_final:
-            return found
+            return kept
         return (
-            *found,
+            *kept,
             Attempt(
                 last.retries,
                 last.state,
@@ -260,6 +273,7 @@ class Ledger:
 
     def find(
         self,
+        query: Query | None = None,
         *,
         state: str | Iterable[str] | None = None,
         name: str | None = None,
@@ -274,6 +288,7 @@ class Ledger:
         """Return a page of the tasks that meet all conditions, newest publication first.
 
         Args:
+            query: the conditions as one value, in place of those that follow.
             state: one state or several, such as ``PENDING`` (no result yet) or ``FAILURE``.
             name: the task's name; ``*`` in it stands for any characters.
             queue: the queue that it was published to.
@@ -283,25 +298,59 @@ class Ledger:
             limit: at most so many tasks, 1 to 10,000.
             after: the ``next`` of the page before.
         """
-        states = {state} if isinstance(state, str) else set(state or ())
         size = _checked_limit(limit)
         place = None if after is None else queries.read_cursor(after)
+        states = (state,) if isinstance(state, str) else tuple(state or ())
+        conditions = (states, name, queue, root_id, since, until, headers)
+        if query is not None:
+            if any(condition not in (None, ()) for condition in conditions):
+                raise LedgerError(
+                    "find() takes a query or conditions, not both: give the query all of them."
+                )
+        elif "" in (*states, name, queue, root_id):
+            return Page(())  # what is empty is nothing that a task has
+        else:
+            query = Query(
+                states=states,
+                names=name,
+                queues=queue,
+                root_id=root_id,
+                since=since,
+                until=until,
+                headers=headers or None,
+            )
+        return self._find(query, size, place)
+
+    def iterate(self, query: Query, *, batch: int = 1000) -> Iterator[Task]:
+        """Give all tasks that meet a query's conditions, newest publication first.
+
+        They are read page by page, each by an index from where the one before ended, so that
+        neither memory nor the database's work grows with their number. What is published meanwhile
+        is not among them.
+
+        :param batch: how many are read at a time, 1 to 10,000.
+        """
+        return self._iterate(query, _checked_limit(batch))
+
+    def _iterate(self, query: Query, size: int) -> Iterator[Task]:
+        page = self._find(query, size, None)
+        yield from page
+        while page.next is not None:
+            page = self._find(query, size, queries.read_cursor(page.next))
+            yield from page
+
+    def count(self, query: Query) -> int:
+        """Return how many tasks meet a query's conditions; without any, how many there are."""
         with self._using("read the ledger"):
-            query = self._tasks(states)
-            dialect = self._results.dialect
-            if name is not None:
-                query = query.where(queries.is_named(name, dialect))
-            if queue is not None:
-                query = query.where(task.c.queue == queue)
-            if root_id is not None:
-                query = query.where(queries.is_member(key(root_id)))
-            if since is not None:
-                query = query.where(task.c.published_at >= _aware(since, "since"))
-            if until is not None:
-                query = query.where(task.c.published_at < _aware(until, "until"))
-            if headers:
-                query = query.where(queries.has_headers(headers, dialect))
-            return self._page(query, size, place)
+            if query.asks_results:
+                tasks = self._tasks(query.states)
+            else:
+                tasks = queries.tasks(None, self._results.dialect)
+            statement = self._filtered(tasks, query).with_only_columns(
+                func.count(), maintain_column_froms=True
+            )
+            with self._engine.connect() as connection:
+                return connection.scalar(statement) or 0
 
     def unfinished(
         self, older_than: timedelta, *, limit: int = 50, after: str | None = None
@@ -315,12 +364,7 @@ class Ledger:
         before, size = _ago(older_than), _checked_limit(limit)
         place = None if after is None else queries.read_cursor(after)
         with self._using("read the ledger"):
-            results = self._results.required("look for unfinished tasks")
-            query = self._tasks().where(
-                queries.is_unfinished(results, self._results.dialect),
-                queries.may_start(results, datetime.now(timezone.utc)),
-            )
-            return self._page(queries.overdue(query, before), size, place)
+            return self._page(self._unfinished(self._tasks(), before), size, place)
 
     def workflow(self, root_id: str) -> Workflow | None:
         """Return the whole workflow of a task (any of its tasks), or None if it is unknown."""
@@ -340,7 +384,7 @@ class Ledger:
         :param since: count only tasks first published at or after this moment; aware.
         """
         if since is not None:
-            _aware(since, "since")
+            since = aware("since", since)
         with self._using("read the ledger"):
             results, dialect = self._results.required("count by state"), self._results.dialect
             with self._engine.connect() as connection:
@@ -350,11 +394,11 @@ class Ledger:
                 ):
                     states.setdefault(name, {})[state] = count
                 times: dict[str, dict[str, Percentiles]] = {"waiting": {}, "running": {}}
-                for what, found in times.items():
-                    query = queries.percentiles(what, results, dialect, since)
-                    if query is not None:
-                        for row in connection.execute(query).mappings():
-                            found[row["name"]] = queries.to_percentiles(row)
+                for what, by_name in times.items():
+                    statement = queries.percentiles(what, results, dialect, since)
+                    if statement is not None:
+                        for row in connection.execute(statement).mappings():
+                            by_name[row["name"]] = queries.to_percentiles(row)
         unknown = Percentiles()
         return Summary(
             tuple(
@@ -371,8 +415,13 @@ class Ledger:
     # -- the same for all ---------------------------------------------------------------------
 
     def _make_ready(self) -> None:
-        if not self._is_ready:
-            self.upgrade()
+        if self._is_ready:
+            return
+        if self._upgrades:
+            migrations.upgrade(self._engine)
+        else:
+            migrations.require(self._engine)
+        self._is_ready = True
 
     @contextmanager
     def _using(self, doing: str) -> Iterator[None]:
@@ -384,30 +433,62 @@ class Ledger:
         except ValueError as exc:  # the driver refuses text with NUL or lone surrogates
             raise LedgerError(f"Cannot {doing}: {exc}.") from exc
 
-    def _tasks(self, states: set[str] | None = None) -> Select[Any]:
+    def _tasks(self, states: Collection[str] = ()) -> Select[Any]:
         if not states:
             return queries.tasks(self._results.joined(), self._results.dialect)
         results = self._results.required("filter by state")
         dialect, untold = self._results.dialect, self._untold
         required = "SUCCESS" not in states and not queries.may_lack_result(states, untold)
-        query = queries.tasks(results, dialect, required=required)
-        return query.where(queries.in_states(results, dialect, states, untold))
+        statement = queries.tasks(results, dialect, required=required)
+        return statement.where(queries.in_states(results, dialect, states, untold))
 
-    def _read(self, query: Select[Any]) -> list[Task]:
+    def _filtered(self, tasks: Select[Any], query: Query) -> Select[Any]:
+        """Return those of ``tasks`` that meet a query's conditions but that on the state."""
+        dialect = self._results.dialect
+        if query.names:
+            tasks = tasks.where(or_(*(queries.is_named(name, dialect) for name in query.names)))
+        if query.queues:
+            # Not "IN", under which one queue would be read in another order than its index has.
+            tasks = tasks.where(or_(*(task.c.queue == queue for queue in query.queues)))
+        if query.root_id is not None:
+            tasks = tasks.where(queries.is_member(key(query.root_id)))
+        if query.parent_id is not None:
+            tasks = tasks.where(task.c.parent_id == key(query.parent_id))
+        if query.since is not None:
+            tasks = tasks.where(task.c.published_at >= query.since)
+        if query.until is not None:
+            tasks = tasks.where(task.c.published_at < query.until)
+        if query.headers:
+            tasks = tasks.where(queries.has_headers(query.headers, dialect))
+        if query.unfinished_for is not None:
+            tasks = self._unfinished(tasks, _ago(query.unfinished_for))
+        return tasks
+
+    def _unfinished(self, tasks: Select[Any], before: datetime) -> Select[Any]:
+        results = self._results.required("look for unfinished tasks")
+        is_unfinished = queries.is_unfinished(results, self._results.dialect)
+        may_start = queries.may_start(results, datetime.now(timezone.utc))
+        return queries.overdue(tasks.where(is_unfinished, may_start), before)
+
+    def _find(self, query: Query, size: int, place: tuple[datetime, str] | None) -> Page:
+        with self._using("read the ledger"):
+            return self._page(self._filtered(self._tasks(query.states), query), size, place)
+
+    def _page(self, tasks: Select[Any], size: int, place: tuple[datetime, str] | None) -> Page:
+        read = self._read(queries.page(tasks, size, place))
+        shown = tuple(read[:size])
+        return Page(shown, queries.make_cursor(shown[-1]) if len(read) > size else None)
+
+    def _read(self, statement: Select[Any]) -> list[Task]:
         with self._engine.connect() as connection:
             if hint := self._results.dialect.page_hint:
                 connection.exec_driver_sql(hint)
-            rows = connection.execute(query).mappings()
-            found = [queries.to_task(row, self._untold) for row in rows]
+            rows = connection.execute(statement).mappings()
+            tasks = [queries.to_task(row, self._untold) for row in rows]
         if self._results.are_joined or not self._results.are_known:
-            return found
-        outcomes = self._results.of([one.task_id for one in found])
-        return [replace(one, **outcomes.get(one.task_id, {})) for one in found]
-
-    def _page(self, query: Select[Any], limit: int, after: tuple[datetime, str] | None) -> Page:
-        found = self._read(queries.page(query, limit, after))
-        shown = tuple(found[:limit])
-        return Page(shown, queries.make_cursor(shown[-1]) if len(found) > limit else None)
+            return tasks
+        outcomes = self._results.of([task.task_id for task in tasks])
+        return [replace(task, **outcomes.get(task.task_id, {})) for task in tasks]
 
 
 def records_ignored(conf: Any) -> bool:
@@ -418,15 +499,6 @@ def records_ignored(conf: Any) -> bool:
     backend = str(conf.get("result_backend") or "")
     is_ours = backend.startswith(("toolbox", "cadasta.workertoolbox."))
     return is_ours and bool(conf.get("RECORD_IGNORED", True))
-
-
-def _aware(moment: datetime, what: str) -> datetime:
-    if moment.tzinfo is None:
-        raise LedgerError(
-            f"{what}={moment!r} has no time zone: give an aware datetime, such as "
-            "datetime.now(timezone.utc)."
-        )
-    return moment
 
 
 def _ago(older_than: timedelta) -> datetime:

@@ -123,8 +123,8 @@ class Results:
         return self._table
 
     def _find(self, connection: Connection) -> TableClause | None:
-        found = inspect(connection)
-        if not found.has_table(self._name, schema=self._schema):
+        inspector = inspect(connection)
+        if not inspector.has_table(self._name, schema=self._schema):
             if self.are_joined:
                 is_ours = (self._name, self._schema) == (taskmeta.name, None)
                 how = (
@@ -137,7 +137,9 @@ class Results:
                     f"see it: {how}, or GRANT SELECT on it."
                 )
             return None
-        names = [column["name"] for column in found.get_columns(self._name, schema=self._schema)]
+        names = [
+            column["name"] for column in inspector.get_columns(self._name, schema=self._schema)
+        ]
         if self.are_joined:
             self.dialect = self.dialect.knowing(connection, self._name, self._schema)
         return queries.result_table(self._name, self._schema, names)
@@ -179,8 +181,8 @@ class Results:
 
     def _attempts(self, connection: Connection) -> TableClause | None:
         if self._has_attempts is None:
-            found = inspect(connection)
-            self._has_attempts = found.has_table(attempt.name, schema=self._schema)
+            inspector = inspect(connection)
+            self._has_attempts = inspector.has_table(attempt.name, schema=self._schema)
         return queries.attempt_table(self._schema) if self._has_attempts else None
 
     def delete(self, connection: Connection, ids: Sequence[str]) -> None:
@@ -209,15 +211,15 @@ class Results:
         order = [table.c.date_done, table.c.id]
         if not self._is_indexed(connection, "date_done"):  # a table of Celery before 5.7
             order = order[1:]
-        found = [Aged(columns, order, table.c.date_done < moment, True)]
+        aged = [Aged(columns, order, table.c.date_done < moment, True)]
         if unfinished and "date_started" in table.c:
             began = and_(table.c.date_done.is_(None), table.c.date_started < moment)
-            found.append(Aged(columns, [table.c.id], began, True))
+            aged.append(Aged(columns, [table.c.id], began, True))
         attempts = self._attempts(connection)
         if attempts is not None:
             order = [attempts.c.ended_at, attempts.c.task_id]
-            found.append(Aged([], order, attempts.c.ended_at < before, False))
-        return found
+            aged.append(Aged([], order, attempts.c.ended_at < before, False))
+        return aged
 
     def groups(self, connection: Connection) -> TableClause | None:
         """Return the table of group results; None as :meth:`aged` returns nothing."""
@@ -229,8 +231,8 @@ class Results:
         return queries.group_table(name, schema)
 
     def _is_indexed(self, connection: Connection, column: str) -> bool:
-        found = inspect(connection).get_indexes(self._name, schema=self._schema)
-        return any(index["column_names"][:1] == [column] for index in found)
+        indexes = inspect(connection).get_indexes(self._name, schema=self._schema)
+        return any(index["column_names"][:1] == [column] for index in indexes)
 
     def delete_groups(self, connection: Connection, ids: Sequence[int]) -> None:
         """Delete group results by their number, as :meth:`delete` does."""

@@ -77,9 +77,9 @@ def _tree(members: dict[str, Task], parents: dict[str, str | None], root: str) -
         if task_id not in reached:
             children[parents[task_id] or ""].remove(task_id)
             children[root].append(task_id)
-            found = _reachable(task_id, children)
-            order.extend(found)
-            reached.update(found)
+            circle = _reachable(task_id, children)
+            order.extend(circle)
+            reached.update(circle)
     nodes: dict[str, Node] = {}
     for task_id in reversed(order):
         below = tuple(nodes[child] for child in children[task_id])

@@ -64,6 +64,25 @@ def load(text: str | bytes | None) -> Any:
         return text
 
 
+def read_value(text: str) -> Any:
+    """Return a value as people write it: JSON where it is JSON, else the text itself."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def write_value(value: Any) -> str:
+    """Return the shortest text that :func:`read_value` reads as ``value``, which is of JSON."""
+    if isinstance(value, str) and read_value(value) == value:
+        return value
+    return _encode(value)
+
+
 def merged(old: str | None, new: str | None) -> str | None:
     """Return the JSON object ``old`` with what ``new`` says besides, or instead."""
     if old is None or new is None:

@@ -439,10 +439,10 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
             if row.get(key) is not None:
                 row[key] = row[key].replace(tzinfo=timezone.utc)
         if stamps is not None:
-            found = self._decoded(stamps)
+            stamped = self._decoded(stamps)
             # A stamp may have any name; the result's own fields stay what they are.
-            own = {"stamped_headers": found.get("stamped_headers"), **row}
-            row = {**(found.get("stamps") or {}), **own}
+            own = {"stamped_headers": stamped.get("stamped_headers"), **row}
+            row = {**(stamped.get("stamps") or {}), **own}
         if isinstance(row["result"], BaseException):  # a pickle that was not opened
             return row
         meta: dict[str, Any] = self.meta_from_decoded(row)

@@ -14,9 +14,9 @@ class _PlainUnpickler(pickle.Unpickler):
     """Opens what is made of plain values and Python's own exceptions; nothing else can run."""
 
     def find_class(self, module: str, name: str) -> Any:
-        found = getattr(builtins, name, None) if module == "builtins" else None
-        if isinstance(found, type) and issubclass(found, Exception):
-            return found
+        builtin = getattr(builtins, name, None) if module == "builtins" else None
+        if isinstance(builtin, type) and issubclass(builtin, Exception):
+            return builtin
         raise pickle.UnpicklingError(f"{module}.{name} is no plain value")
 
 

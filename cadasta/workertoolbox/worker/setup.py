@@ -138,7 +138,7 @@ def skip_heartbeats(app: Any) -> None:
 
 def fail_unsendable(app: Any) -> None:
     """Add the step that lets a task fail whose arguments would end a worker, for workers."""
-    from .fixes.handover import FailUnsendable  # the worker's part of Celery
+    from .fixes.unpicklable_tasks import FailUnsendable  # the worker's part of Celery
 
     app.steps["worker"].add(FailUnsendable)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -10,12 +11,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, Table, column, inspect, select, table
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, NoSuchTableError, SQLAlchemyError
 
 from ...errors import LedgerError
 from ...plain.backoff import Backoff
+from ...plain.urls import mask_url
 from .. import dialects
-from ..engines import writing
+from ..engines import is_memory, writing
 from ..failures import (
     brief,
     is_forbidden,
@@ -23,6 +25,7 @@ from ..failures import (
     is_missing_table,
     ledger_error,
 )
+from ..tables import task
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,51 @@ def upgrade(engine: Engine) -> list[str]:
             logger.debug("Another process made the same tables (%s): trying again", brief(exc))
             time.sleep(retry.next())
     raise AssertionError("unreachable")
+
+
+def require(engine: Engine) -> None:
+    """Do nothing where the ledger's tables are up to date; nothing is changed anywhere else either.
+
+    A role that may not read their version may read them where no column is missing. Raises
+    :class:`LedgerError` where they are missing or older than this code, or the database cannot be
+    reached.
+    """
+    try:
+        # SQLite would make the file.
+        version = None if _lacks_file(engine) else _version(engine)
+        if _is_done(version):
+            return
+        lacking = _lacking(engine) if version == _UNREADABLE else []
+    except SQLAlchemyError as exc:
+        raise ledger_error(exc, "read the ledger's schema version") from exc
+    if version == _UNREADABLE and not lacking:
+        return
+    if version is None or len(lacking) == len(task.c):
+        state = "missing, or not finished, or not to be seen by this database role"
+    elif lacking:
+        state = f"older than this installation (celery_task lacks {', '.join(lacking)})"
+    else:
+        state = f"at version {version}, older than this installation's {HEAD}"
+    raise LedgerError(
+        f"The ledger's tables in {mask_url(engine.url.render_as_string())} are {state}: run "
+        "`celery -A proj ledger upgrade` as their owner. Reading changes no tables."
+    )
+
+
+def _lacks_file(engine: Engine) -> bool:
+    place = engine.url.database or ""
+    if engine.dialect.name != "sqlite" or is_memory(engine.url) or place.startswith("file:"):
+        return False
+    return not os.path.exists(place)
+
+
+def _lacking(engine: Engine) -> list[str]:
+    """Return the columns that ``celery_task`` lacks, all where there is no such table to see."""
+    try:
+        names = {column["name"] for column in inspect(engine).get_columns(task.name)}
+    except NoSuchTableError:
+        names = set()
+    return [name for name in task.c.keys() if name not in names]
 
 
 def create(engine: Engine, tables: Sequence[Table]) -> None:

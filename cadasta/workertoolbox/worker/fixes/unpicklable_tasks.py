@@ -1,4 +1,4 @@
-"""A step of the worker, so that a task that its pool cannot take fails, and not the worker."""
+"""A task that cannot be pickled for a pool process fails, and the worker goes on."""
 
 from __future__ import annotations
 
