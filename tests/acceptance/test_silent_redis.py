@@ -19,6 +19,8 @@ from tests.services import PrivateRedis, SilentProxy
 
 #: Seconds after which a test that waits for ever has failed; the limits under test are far below.
 AGES = 60
+#: Transport options with which what was delivered and not acknowledged is soon delivered again.
+BRIEF = {"visibility_timeout": 5, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
 
 
 class Replaced(NamedTuple):
@@ -184,6 +186,22 @@ def test_a_server_that_refuses_is_waited_for(
     deployment.stop_all()
 
 
+def test_a_retry_to_a_server_that_refuses_is_delivered_again(
+    deployment: Deployment, private_redis: PrivateRedis
+) -> None:
+    """Celery alone drops the message: the task is gone."""
+    options = deployment.settings["broker_transport_options"]
+    deployment.change(DURABLE=True, broker_transport_options=options | BRIEF)
+    retried = deployment.app.send_task("export.sleep_and_retry", (2,))
+    worker = deployment.start("worker", "one", "-c", "1")
+    deployment.wait_until(lambda: deployment.notes("sleeping"), "a task that runs")
+    with demoted(private_redis):
+        worker.wait_for_log("its retry was not published, it is delivered again", timeout=AGES)
+    assert retried.get(timeout=AGES) == 1
+    deployment.wait_until(lambda: unacknowledged(private_redis) == 0, "the acknowledgements")
+    deployment.stop_all()
+
+
 @pytest.fixture
 def replaced(deployment: Deployment, private_redis: PrivateRedis) -> Iterator[Replaced]:
     """The project behind a proxy, and the host that takes the place of its Redis."""
@@ -236,8 +254,7 @@ def test_a_task_that_a_full_server_lets_nobody_note_is_not_lost(
 ) -> None:
     """It gives the task away, and refuses to keep who has it. Celery alone ends the worker."""
     options = deployment.settings["broker_transport_options"]
-    brief = {"visibility_timeout": 5, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
-    deployment.change(broker_transport_options=options | brief)
+    deployment.change(broker_transport_options=options | BRIEF)
     tasks = [deployment.app.send_task("export.sleep", (0.5,)).id for _ in range(10)]
     worker = deployment.start("worker", "one", "-c", "1")
     deployment.wait_until(lambda: deployment.notes("sleeping"), "a task that runs")

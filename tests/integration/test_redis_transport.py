@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from kombu.exceptions import ChannelError
 
 from cadasta.workertoolbox import Config
 from cadasta.workertoolbox.brokers import transports
+from cadasta.workertoolbox.brokers.redis.connection import RefusedError
 from tests.services import PrivateRedis
 
 CALLS = 200
@@ -170,3 +174,94 @@ def test_a_task_to_an_exchange_that_is_none_is_refused(app: Celery) -> None:
     """As on the other brokers: with kombu's own transport it vanishes without a word."""
     with pytest.raises(ChannelError, match="no queue is bound to the exchange 'nowhere'"):
         app.send_task("export.add", exchange="nowhere", routing_key="nowhere")
+
+
+STRANDED = 20
+
+
+@contextmanager
+def without_memory(server: PrivateRedis) -> Iterator[None]:
+    """It gives messages away, and refuses to keep who has them."""
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory", 0)
+
+
+@pytest.fixture
+def stranding(private_redis: PrivateRedis) -> Iterator[Celery]:
+    """An app that was given messages which it could not note; the server has memory again."""
+    app = make_app(private_redis.url, "p:")
+    for number in range(STRANDED):
+        app.send_task("export.pdf", task_id=f"{number}")
+    with app.connection_for_write() as connection:
+        channel = connection.default_channel
+        with without_memory(private_redis):
+            for _ in range(STRANDED):
+                with pytest.raises(RefusedError):
+                    channel.basic_get("export")
+    assert queued(private_redis) == []
+    yield app
+    app.close()
+
+
+def queued(server: PrivateRedis) -> list[int]:
+    """The numbers of the tasks that wait in their queue."""
+    with redis.Redis.from_url(server.url) as client:
+        found: Any = client.lrange("p:export", 0, -1)
+    return sorted(int(json.loads(message)["headers"]["id"]) for message in found)
+
+
+def open_channel(app: Celery) -> None:
+    """Put back what is stranded."""
+    with app.connection_for_write() as connection:
+        connection.default_channel.client.ping()
+
+
+def test_threads_put_each_stranded_message_back_once(
+    stranding: Celery, private_redis: PrivateRedis
+) -> None:
+    ready = threading.Barrier(8)
+
+    def run() -> None:
+        ready.wait()
+        open_channel(stranding)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert queued(private_redis) == list(range(STRANDED))
+
+
+def test_a_child_leaves_stranded_messages_to_its_parent(
+    stranding: Celery, private_redis: PrivateRedis
+) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            open_channel(stranding)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert queued(private_redis) == []
+    open_channel(stranding)
+    assert queued(private_redis) == list(range(STRANDED))
+
+
+def test_a_channel_opens_where_stranded_messages_cannot_be_put_back_yet(
+    stranding: Celery, private_redis: PrivateRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    with without_memory(private_redis):
+        for _ in range(2):
+            open_channel(stranding)
+    assert caplog.text.count(f"{STRANDED} messages wait for another connection") == 2
+    assert queued(private_redis) == []
+    open_channel(stranding)
+    open_channel(stranding)
+    assert queued(private_redis) == list(range(STRANDED))

@@ -13,16 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import psycopg2
 import pytest
 from celery import Celery, states
-from celery.exceptions import BackendGetMetaError
+from celery.exceptions import BackendGetMetaError, BackendStoreError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
-from sqlalchemy import text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from cadasta.workertoolbox import Ledger
+from cadasta.workertoolbox.plain import stopping
 from cadasta.workertoolbox.sql.engines import make_engine
 from tests.acceptance.deployment import Deployment
 from tests.result_contract import request as running
@@ -127,6 +130,110 @@ def test_what_the_url_says_wins(direct: str) -> None:
     engine.dispose()
 
 
+@pytest.mark.parametrize("opens", [False, True], ids=["changes arguments", "opens it"])
+def test_an_application_s_own_listener_connects(
+    url: str, direct: str, proxy: SilentProxy, opens: bool
+) -> None:
+    """It renews a password, say, and may come after the engine; its connections are watched."""
+    user = make_url(direct).username
+    wrong = make_url(url).set(username="nobody_of_this_name", query={"connect_timeout": "2"})
+    engine = make_engine(wrong.render_as_string(hide_password=False), timeout=2, is_bounded=True)
+
+    def log_in(dialect: Any, record: object, args: Any, parameters: dict[str, Any]) -> Any:
+        parameters["user"] = user
+        return dialect.connect(*args, **parameters) if opens else None
+
+    event.listen(engine, "do_connect", log_in)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+        proxy.silence()
+        with pytest.raises(OperationalError):
+            assert seconds(lambda: connection.scalar(text("SELECT 2"))) < LONG
+    with pytest.raises(OperationalError):
+        assert seconds(engine.connect) < LONG
+    engine.dispose()
+
+
+def sessions(url: str, *conditions: str) -> int:
+    """How many sessions of the toolbox a PostgreSQL database has."""
+    engine = create_engine(url)
+    where = " AND ".join(("application_name = 'cadasta-workertoolbox'", *conditions))
+    with engine.connect() as connection:
+        count = connection.scalar(
+            text(
+                "SELECT count(*) FROM pg_stat_activity "
+                f"WHERE datname = current_database() AND {where}"
+            )
+        )
+    engine.dispose()
+    return int(count or 0)
+
+
+@pytest.mark.parametrize("level", [None, "READ COMMITTED"])
+def test_statements_that_wait_for_a_lock_leave_no_sessions_behind(
+    postgres_url: str, level: str | None
+) -> None:
+    """PostgreSQL itself looks for its client once the statement ends, which may be never."""
+    app = Celery("locked", backend=f"toolbox+{postgres_url}", set_as_current=False)
+    app.conf.update(DATABASE_TIMEOUT=1, result_backend_max_retries=4)
+    app.conf.database_engine_options = {"isolation_level": level}
+    backend = app.backend
+    backend.store_result("a", 1, states.STARTED, request=running())
+    other = create_engine(postgres_url)
+    with other.begin() as connection:
+        connection.execute(text("SELECT 1 FROM celery_taskmeta FOR UPDATE"))
+        with pytest.raises(BackendStoreError):
+            backend.store_result("a", 2, states.SUCCESS, request=running())
+        assert sessions(postgres_url) <= 5
+        wait_until(
+            lambda: sessions(postgres_url, "wait_event_type = 'Lock'") == 0,
+            what="no session that waits for the lock",
+        )
+    backend.store_result("a", 3, states.SUCCESS, request=running())
+    assert backend.get_result("a") == 3
+    backend.store.engine.dispose()
+    other.dispose()
+    wait_until(lambda: sessions(postgres_url) == 0, what="no session")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [("", "2s"), ("?options=-cclient_connection_check_interval%3D0", "0")]
+)
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "READ COMMITTED"])
+def test_postgresql_looks_for_its_client_unless_told_otherwise(
+    postgres_url: str, said: str, expected: str, level: str
+) -> None:
+    engine = make_engine(postgres_url + said, isolation_level=level)
+    for _ in range(2):
+        with engine.connect() as connection:
+            found = connection.scalar(text("SHOW client_connection_check_interval"))
+            assert found == expected
+            driver: Any = connection.connection.dbapi_connection
+            assert driver.autocommit is (level == "AUTOCOMMIT")
+    engine.dispose()
+
+
+def test_a_connection_that_begins_a_transaction_is_taken(postgres_url: str) -> None:
+    """An application's own; the server is not asked to look for its client then."""
+    parsed = make_url(postgres_url)
+
+    def connect() -> Any:
+        connection = psycopg2.connect(
+            host=parsed.host,
+            port=parsed.port,
+            user=parsed.username,
+            password=parsed.password,
+            dbname=parsed.database,
+        )
+        connection.cursor().execute("SELECT 1")
+        return connection
+
+    engine = make_engine(postgres_url, creator=connect)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
+
+
 def test_the_first_host_of_a_list_is_silent(postgres_url: str) -> None:
     parsed = make_url(postgres_url)
     with SilentProxy(str(parsed.host), parsed.port or 0) as silent:
@@ -180,6 +287,43 @@ def test_a_start_is_not_waited_for(app: Celery, proxy: SilentProxy) -> None:
     meta = app.backend.get_task_meta("b")
     assert (meta["status"], meta["result"]) == ("SUCCESS", 2)
     assert meta["runtime"] is not None
+
+
+def test_an_outage_after_a_stop_is_waited_out_for_a_grace(
+    app: Celery, proxy: SilentProxy, direct: str
+) -> None:
+    """A task may end long after its worker was asked to stop: the grace is for its outcome."""
+    backend = app.backend
+    backend.store_result("a", 1, states.STARTED, request=running())
+    stopping.prepare()
+    stopping.announce()
+    try:
+        time.sleep(stopping.GRACE + 0.5)  # the task goes on
+        backend.store.engine.dispose()
+        proxy.close()
+        failures: list[BaseException] = []
+
+        def store() -> None:
+            try:
+                backend.store_result("a", 2, states.SUCCESS, request=running())
+            except BackendStoreError as exc:
+                failures.append(exc)
+
+        storing = threading.Thread(target=store)
+        storing.start()
+        time.sleep(1)  # the length of the outage
+        parsed = make_url(direct)
+        with SilentProxy(str(parsed.host), parsed.port or 0, at=proxy.port):
+            storing.join(LONG)
+            assert not failures
+            assert backend.get_result("a") == 2
+            backend.store.engine.dispose()
+        started = time.monotonic()
+        with pytest.raises(BackendStoreError):
+            backend.store_result("b", 2, states.SUCCESS, request=running())
+        assert time.monotonic() - started < LONG / 2
+    finally:
+        stopping.prepare()
 
 
 @pytest.mark.parametrize("how", ["silent", "refused"])

@@ -31,6 +31,11 @@ def add_attempt(ledger: Ledger, task_id: str, place: int = 0, ended_at: datetime
         connection.execute(insert(attempt).values(**row, ended_at=ended_at))
 
 
+def record_one_of_now(ledger: Ledger) -> None:
+    """Show that the monitor is not behind."""
+    ledger.record([record("of now", published_at=datetime.now(timezone.utc))])
+
+
 class Untold(LedgerFixture):
     @pytest.fixture
     def mixed(self, ledger: Ledger) -> Ledger:
@@ -131,7 +136,7 @@ class Untold(LedgerFixture):
         assert [row.taskset_id for row in rows(ledger, tasksetmeta)] == ["young"]
 
     def test_prune_keeps_failures_that_no_task_accounts_for(self, ledger: Ledger) -> None:
-        ledger.upgrade()
+        record_one_of_now(ledger)
         add_result(ledger, "failed", "FAILURE")
         add_result(ledger, "done", "SUCCESS")
         assert ledger.prune(LONG, keep_failures=True) == 0
@@ -140,7 +145,7 @@ class Untold(LedgerFixture):
         assert rows(ledger, taskmeta) == []
 
     def test_prune_takes_what_began_long_ago_if_asked_to(self, ledger: Ledger) -> None:
-        ledger.upgrade()
+        record_one_of_now(ledger)
         for number in range(25):
             add_result(ledger, f"{number}", "STARTED", date_done=None, date_started=NOW)
         add_result(ledger, "by db+", "STARTED")  # Celery's own backend dates each state
@@ -150,7 +155,7 @@ class Untold(LedgerFixture):
         assert rows(ledger, taskmeta) == []
 
     def test_prune_goes_by_the_number_where_no_index_helps(self, ledger: Ledger) -> None:
-        ledger.upgrade()
+        record_one_of_now(ledger)
         for number in range(25):
             moment = (NOW - number * timedelta(hours=1)).replace(tzinfo=None)
             add_result(ledger, f"{number}", "SUCCESS", date_done=moment)
@@ -158,6 +163,32 @@ class Untold(LedgerFixture):
         by_date.drop(ledger._engine)
         ledger.prune(LONG, batch=10)
         assert rows(ledger, taskmeta) == []
+
+    @pytest.mark.parametrize("is_recorded", [True, False])
+    @pytest.mark.parametrize("behind", [2 * LONG, LONG + timedelta(minutes=30)], ids=str)
+    def test_prune_keeps_results_whose_copies_may_wait(
+        self, ledger: Ledger, behind: timedelta, is_recorded: bool
+    ) -> None:
+        """The monitor is behind; a publisher's clock that is ahead does not say otherwise."""
+        now = datetime.now(timezone.utc)
+        ledger.record([record("ahead", published_at=now + 365 * LONG)])
+        if is_recorded:
+            ledger.record([record("the last one", published_at=now - behind)])
+        ended = {
+            "waits": now - (LONG + behind) / 2,
+            "of the last hour": now - behind - timedelta(minutes=10),
+            "never published": now - behind - LONG,
+        }
+        for key, moment in ended.items():
+            naive = moment.replace(tzinfo=None)
+            add_result(ledger, key, "SUCCESS", date_done=naive)
+            add_result(ledger, f"{key} started", "STARTED", date_done=None, date_started=naive)
+            add_attempt(ledger, f"{key} attempt", ended_at=moment)
+        ledger.prune(LONG, include_unfinished=True, batch=2)
+        kept = set(ended) - ({"never published"} if is_recorded else set())
+        assert {row.task_id for row in (*rows(ledger, taskmeta), *rows(ledger, attempt))} == {
+            key + kind for key in kept for kind in ("", " started", " attempt")
+        }
 
     def test_prune_keeps_the_result_of_a_task_that_was_published_again_meanwhile(
         self, ledger: Ledger
@@ -199,7 +230,7 @@ class Untold(LedgerFixture):
         backend: ToolboxBackend = app.backend
         with Ledger.from_app(app) as ledger:
             ledger.upgrade()
-            ledger.record([record("a")])
+            ledger.record([record("a", published_at=datetime.now(timezone.utc))])
             for key in ("a", "never recorded"):
                 backend.store_result(key, 1, "SUCCESS")
             app.GroupResult("g", [app.AsyncResult("a")]).save()

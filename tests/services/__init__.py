@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from .confirms import ConfirmProxy, Verdict
 from .databases import create_database, drop_database
 from .discovery import SERVICES, Service, ensure
 from .process import Process, find_program, free_port, wait_until
@@ -21,6 +22,7 @@ from .servers import (
 
 __all__ = [
     "SERVICES",
+    "ConfirmProxy",
     "HttpVhosts",
     "MissingProgram",
     "MotoServer",
@@ -32,6 +34,7 @@ __all__ = [
     "Server",
     "Service",
     "SilentProxy",
+    "Verdict",
     "VhostPool",
     "connect_once",
     "create_database",

@@ -312,6 +312,18 @@ CANARIES = (
         delete_when="py-amqp's own wait for a confirmation has an end",
     ),
     Canary(
+        "amqp.channel:Channel._on_basic_ack",
+        known="source d6bf19bf3d8c",
+        reason="brokers/amqp/transport.py hears of all confirmations, by the channel's events",
+        delete_when="as above",
+    ),
+    Canary(
+        "amqp.channel:Channel._on_basic_nack",
+        known="source 89c1a4c2a5e1",
+        reason="as above: of all refusals",
+        delete_when="as above",
+    ),
+    Canary(
         "amqp.channel:Channel.basic_publish_confirm",
         known="source 3b2d8dd898a0",
         reason="brokers/amqp/transport.py stands in its place",
@@ -533,6 +545,14 @@ CANARIES = (
         reason="sql/watch.py: how long a driver waits by itself",
         delete_when="PyMySQL's time-outs hold for a whole answer",
         releases=("source f6e5dfc98c6c",),
+    ),
+    Canary(
+        "sqlalchemy.engine.default:DefaultDialect.connect",
+        known="source a5d85a24cea8",
+        reason="sql/watch.py wraps it on one engine: all connections are opened by it, after the"
+        " listeners to do_connect",
+        delete_when="drivers' connects have an end, or SQLAlchemy has an event around them",
+        releases=("source 0a475bffb847",),
     ),
     Canary(
         "sqlalchemy.pool.impl:QueuePool._do_get",

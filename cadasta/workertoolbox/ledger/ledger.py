@@ -211,8 +211,9 @@ class Ledger:
         The tasks' results go with them where they are in the same database and the role may
         delete them. So do results of that age whose task was never recorded (Celery stores the
         failure of a chain for each of its later tasks, which it never publishes), group results
-        and undecodable messages. A task that ignores its result and has no outcome counts as
-        finished.
+        and undecodable messages. Where no task of the last hour is recorded, the monitor may be
+        behind: then results without a task go only if they are an hour older than the newest
+        recorded publication. A task that ignores its result and has no outcome counts as finished.
 
         Args:
             keep_failures: keep failed tasks, results that are failures, and undecodable messages.

@@ -328,6 +328,11 @@ def expired(before: datetime, batch: int | None, after: tuple[datetime, str] | N
     return query.order_by(task.c.published_at, task.c.task_id).limit(batch)
 
 
+def newest(now: datetime) -> Select[Any]:
+    """Return the selection of when the newest task was published, whose clock was not ahead."""
+    return select(func.max(task.c.published_at)).where(task.c.published_at <= now)
+
+
 def aged(
     columns: Sequence[ColumnElement[Any]],
     order: Sequence[ColumnElement[Any]],

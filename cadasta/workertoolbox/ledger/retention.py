@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, delete, func, select
@@ -17,6 +17,10 @@ from .results import Aged, Results
 
 #: Called with how many tasks have been looked at, and how many there are to look at.
 Progress = Callable[[int, int], object]
+
+#: How long ago the newest recorded task may have been published before the monitor counts as
+#: behind; and by how much publishers' clocks, and the order of copies, may differ.
+LATENESS = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,11 @@ class Pruning:
 
     def run(self) -> int:
         """Delete what is old; return how many tasks."""
+        until = self._recorded_until()  # before the tasks are gone that tell it
         deleted = self._tasks()
         with self.engine.connect() as connection:
-            aged = self.results.aged(connection, self.before, self.include_unfinished)
-            groups = self.results.groups(connection)
+            unfinished, groups = self.include_unfinished, self.results.groups(connection)
+            aged = [] if until is None else self.results.aged(connection, until, unfinished)
         for rows in aged:
             self._unrecorded(rows)
         if groups is not None:
@@ -50,6 +55,20 @@ class Pruning:
             order = [undecodable.c.received_at, undecodable.c.id]
             self._rows(order, self.before, _delete_undecodable)
         return deleted
+
+    def _recorded_until(self) -> datetime | None:
+        """Return before which moment what has no task is old and will never have one.
+
+        A task that ended before that moment was published before it, and copies are recorded in
+        the order of their publication: where the monitor is days behind, those of results that are
+        old already may still wait. None where nothing is recorded: nobody knows.
+        """
+        now = datetime.now(timezone.utc)
+        with self.engine.connect() as connection:
+            newest: datetime | None = connection.scalar(queries.newest(now))
+        if newest is None or now - newest <= LATENESS:
+            return newest and self.before
+        return min(self.before, newest - LATENESS)
 
     def _leaves(
         self, state: str | None, is_untold: bool = False, has_expired: bool = False
@@ -108,7 +127,8 @@ class Pruning:
         """Delete results, or attempts, of tasks that were never recorded, or no longer are.
 
         Celery stores the failure of a chain for each of its later tasks, which are never published;
-        a producer without the toolbox records nothing.
+        a producer without the toolbox records nothing. Nor does another app that stores its results
+        in the same table: nothing tells them from these.
         """
         after: Sequence[Any] | None = None
         while True:

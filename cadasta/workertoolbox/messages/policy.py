@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,11 +69,6 @@ class StoragePolicy:
 
 #: Whatever comes, within the default size.
 EVERYTHING = StoragePolicy()
-
-
-def hides_values(conf: Mapping[str, Any]) -> bool:
-    """Tell from the settings alone whether some values may be stored nowhere."""
-    return bool(conf.get("MONITOR_REDACT") or not conf.get("MONITOR_STORE_ARGS", True))
 
 
 def log_unstored_arguments(name: str, exc: Exception) -> None:

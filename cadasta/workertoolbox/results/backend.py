@@ -28,7 +28,7 @@ from kombu.utils.imports import symbol_by_name
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import ConfigError, ResultError, ToolboxError
-from ..messages.policy import StoragePolicy, hides_values, log_unstored_arguments
+from ..messages.policy import StoragePolicy, log_unstored_arguments
 from ..plain import stopping
 from ..plain.forks import around_forks
 from ..plain.urls import mask_url
@@ -139,7 +139,6 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
             self.max_sleep_between_retries_ms = LONGEST_SLEEP_MS
         self._extended = bool(conf.find_value_for_key("extended", "result"))
         self._keeps_args = self._extended and conf.get("MONITOR_STORE_ARGS", True)
-        self._hides_values = hides_values(conf)
         self._storage: StoragePolicy | None = None
         #: The tasks whose outcome is not stored, since the worker stops.
         self._given_up: set[str] = set()
@@ -272,7 +271,7 @@ class ToolboxBackend(OutcomeBackend, PatientBackend):
     ) -> None:
         was_ignored = is_outcome and state == states.IGNORED
         is_final = was_ignored or state in states.READY_STATES
-        if state in states.EXCEPTION_STATES and self._hides_values:
+        if state in states.EXCEPTION_STATES and self._policy.hides:
             result, traceback = hide_inputs(result), hide_inputs(traceback)
         known = self._running.get(task_id)
         now = datetime.now(timezone.utc).replace(tzinfo=None)

@@ -81,6 +81,16 @@ def retry(self: Any, times: int, countdown: float = 0.2) -> int:
     return int(self.request.retries)
 
 
+@app.task(name="export.sleep_and_retry", bind=True)
+def sleep_and_retry(self: Any, seconds: float) -> int:
+    """Retry once, so many seconds after it began."""
+    if not self.request.retries:
+        note("sleeping", seconds)
+        time.sleep(seconds)
+        raise self.retry(countdown=0)
+    return int(self.request.retries)
+
+
 @app.task(name="export.retry_in_vain", bind=True)
 def retry_in_vain(self: Any, what: Any = None) -> None:
     raise self.retry(args=(object(),))

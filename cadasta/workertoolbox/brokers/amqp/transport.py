@@ -88,8 +88,13 @@ class Channel(pyamqp.Channel):
     _confirm_selected: bool  # py-amqp's: whether the broker confirms on this channel
     #: Publishes since then; the broker counts them as well.
     _published = 0
-    #: The number of the first message of the last publish, which may have two.
-    _first_of_last = 1
+    #: Whether it has refused a message of the last publish, which may have two.
+    _is_refused = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        #: The numbers of the last publish's messages of which the broker has not said anything.
+        self._unsettled: set[int] = set()
+        super().__init__(*args, **kwargs)
 
     def basic_publish_confirm(
         self,
@@ -119,10 +124,14 @@ class Channel(pyamqp.Channel):
         if awaited and not self._confirm_selected:
             self._confirm_selected = True
             self.confirm_select()
+            # They come at any time: py-amqp reads before it writes the second message of a task.
+            self.events["basic_ack"].add(self._note_confirmed)
+            self.events["basic_nack"].add(self._note_refused)
+        self._unsettled.clear()
+        self._is_refused = False
         try:
             # A message that is not written in whole does not count, and is tried again.
             done = self._basic_publish(msg, exchange, *args, timeout=timeout or limit, **kwargs)
-            self._published += self._confirm_selected
             if awaited:
                 self._wait_for_confirmation(connection, limit)
         except (OSError, RecoverableConnectionError, FrameError) as exc:
@@ -139,17 +148,18 @@ class Channel(pyamqp.Channel):
         RabbitMQ drops each copy of a message when it expires. So these are two messages, each to
         its queue alone, and whoever dies between the two has lost no record.
         """
-        self._first_of_last = self._published + 1
         expiring = msg.properties.pop(EXPIRING, None)
         if expiring is not None:
             properties = dict(msg.properties)
             headers = {**properties.pop("application_headers"), **expiring.headers}
             copy = Message(msg.body, application_headers=headers, **properties)
             super()._basic_publish(copy, "", expiring.monitor, *args, **kwargs)
-            self._published += self._confirm_selected
+            self._count()
             msg.properties["expiration"] = str(expiring.milliseconds)
             exchange, routing_key = "", expiring.queue
-        return super()._basic_publish(msg, exchange, routing_key, *args, **kwargs)
+        done = super()._basic_publish(msg, exchange, routing_key, *args, **kwargs)
+        self._count()
+        return done
 
     #: Where the user has turned confirmations off, py-amqp's own name for it.
     basic_publish = _basic_publish
@@ -159,23 +169,34 @@ class Channel(pyamqp.Channel):
         self._published = 0
         super()._do_revive()
 
+    def _count(self) -> None:
+        """Note that a message is written, and that the broker will say something of it."""
+        if self._confirm_selected:
+            self._published += 1
+            self._unsettled.add(self._published)
+
+    def _note_confirmed(self, number: int, is_multiple: bool) -> None:
+        self._unsettled -= self._meant(number, is_multiple)
+
+    def _note_refused(self, number: int, is_multiple: bool) -> None:
+        self._is_refused |= bool(self._meant(number, is_multiple))
+        self._note_confirmed(number, is_multiple)
+
+    def _meant(self, number: int, is_multiple: bool) -> set[int]:
+        """Return those of the last publish's messages of which the broker speaks.
+
+        They are settled in any order, as their queues are; 0 stands for all.
+        """
+        if is_multiple:
+            return {one for one in self._unsettled if one <= number or not number}
+        return self._unsettled & {number}
+
     def _wait_for_confirmation(self, connection: Connection, limit: float | None) -> None:
-        """Wait until the broker has confirmed the last message, and all before it."""
-        confirmed = 0
-
-        def note(method: Any, delivery_tag: int, *_: Any) -> None:
-            nonlocal confirmed
-            confirmed = delivery_tag
-            if method == spec.Basic.Nack and confirmed >= self._first_of_last:
-                raise MessageNacked(
-                    "RabbitMQ refused a message: a queue that it goes to is full "
-                    "(x-overflow: reject-publish) or out of order."
-                )
-
+        """Wait until the broker has confirmed each message of the last publish, or refused one."""
         try:
             with _reading(connection, limit):
-                while confirmed < self._published:
-                    super().wait([spec.Basic.Ack, spec.Basic.Nack], callback=note)
+                while self._unsettled and not self._is_refused:
+                    super().wait([spec.Basic.Ack, spec.Basic.Nack])
         except TimeoutError as exc:
             # The confirmation may still come, and is not to be taken for another message's.
             connection.collect()
@@ -183,6 +204,11 @@ class Channel(pyamqp.Channel):
                 f"RabbitMQ did not confirm a message within {limit:g} seconds; it may have it all "
                 f"the same. Look for its alarms: 'rabbitmq-diagnostics alarms'."
             ) from exc
+        if self._is_refused:
+            raise MessageNacked(
+                "RabbitMQ refused a message: a queue that it goes to is full "
+                "(x-overflow: reject-publish) or out of order."
+            )
 
     def wait(
         self, method: Any, callback: Any = None, timeout: float | None = None, **options: Any
