@@ -81,85 +81,68 @@ def _consumed(app: Any, broker: Broker, connection: Any, queues: Iterable[Queue]
 
 
 def _queues(app: Any, broker: Broker, connection: Any) -> Iterator[Finding]:
-    management_url = app.conf.MANAGEMENT_URL
-    findings = [
-        _queue(broker, connection, queue, management_url) for queue in _all_queues(router_of(app))
+    """Tell whether each queue is there, of its kind, and bound by its key and no other."""
+    unread = []
+    for queue in _all_queues(router_of(app)):
+        subject = f"queue {queue.name}"
+        if (absence := broker.absence(connection, queue)) is not None:
+            yield error(subject, absence, "start a worker or call setup_app(app), which declare it")
+        elif (difference := broker.difference(connection, queue)) is not None:
+            yield error(
+                subject,
+                difference,
+                "empty and delete the queue, then let a worker declare it anew; or set QUEUE_TYPE "
+                "to what it is",
+            )
+        elif (keys := broker.bindings(connection, queue, app.conf.MANAGEMENT_URL)) is None:
+            unread.append(queue)
+        else:
+            yield _binding(queue, keys, f", only by {sorted(keys)}")
+    yield from _unread_bindings(app, broker, connection, unread)
+
+
+def _unread_bindings(
+    app: Any, broker: Broker, connection: Any, queues: list[Queue]
+) -> Iterator[Finding]:
+    """Where bindings cannot be read, see where probes come to; only idle queues tell."""
+    monitor = router_of(app).monitor
+    idle = [
+        queue
+        for queue in queues
+        if queue is not monitor and not broker.consumers(connection, queue)
     ]
-    yield from (finding for finding in findings if finding.level != "warning")
-    unread = {finding.subject: finding for finding in findings if finding.level == "warning"}
-    if unread:
-        yield from _probed(app, broker, connection, unread)
+    came = {queue.name: reached(app, connection, queue, idle) for queue in idle}
+    for queue in queues:
+        if queue in idle:
+            keys = {sent.routing_key for sent in idle if queue.name in came[sent.name]}
+            yield _binding(queue, keys, ": no probe came")
+        else:
+            yield warning(
+                f"queue {queue.name}",
+                "it is there; its bindings could not be read while workers consume",
+                "enable RabbitMQ's management plugin for this user, or look at `rabbitmqctl "
+                "list_bindings`",
+            )
 
 
-def _queue(broker: Broker, connection: Any, queue: Queue, management_url: str | None) -> Finding:
-    """Tell whether a queue is there, of its kind, and bound by its key and no other."""
+def _binding(queue: Queue, keys: set[str], otherwise: str) -> Finding:
+    """Tell whether ``keys`` are those of a queue; ``otherwise`` says what was seen instead."""
     subject, exchange, wanted = f"queue {queue.name}", queue.exchange.name, queue.routing_key
-    absence = broker.absence(connection, queue)
-    if absence is not None:
-        return error(subject, absence, "start a worker or call setup_app(app), which declare it")
-    difference = broker.difference(connection, queue)
-    if difference is not None:
-        return error(
-            subject,
-            difference,
-            "empty and delete the queue, then let a worker declare it anew; or set QUEUE_TYPE to "
-            "what it is",
-        )
-    keys = broker.bindings(connection, queue, management_url)
-    if keys is None:
-        return warning(
-            subject,
-            "it is there; its bindings could not be read while workers consume",
-            "enable RabbitMQ's management plugin for this user, or look at `rabbitmqctl "
-            "list_bindings`",
-        )
     if wanted not in keys:
         return error(
             subject,
-            f"not bound to {exchange} by {wanted!r}, only by {sorted(keys)}",
+            f"not bound to {exchange} by {wanted!r}{otherwise}",
             "start a worker or call setup_app(app), which bind it",
         )
     others = sorted(keys - {wanted})
     if others:
-        return _foreign(subject, queue, others)
+        return error(
+            subject,
+            f"also bound to {exchange} by {others}: it gets other queues' tasks",
+            "undo these bindings, as on RabbitMQ's management pages or with kombu's "
+            "queue.unbind_from",
+        )
     return ok(subject, f"bound to {exchange} by {wanted!r}")
-
-
-def _probed(
-    app: Any, broker: Broker, connection: Any, unread: dict[str, Finding]
-) -> Iterator[Finding]:
-    """Where bindings cannot be read, see where probes come to; only idle queues tell."""
-    router = router_of(app)
-    queues = [queue for queue in _all_queues(router) if f"queue {queue.name}" in unread]
-    idle = [
-        queue
-        for queue in queues
-        if queue is not router.monitor and not broker.consumers(connection, queue)
-    ]
-    came = {one.name: reached(app, connection, one, idle) for one in idle}
-    for queue in queues:
-        subject = f"queue {queue.name}"
-        others = sorted(name for name, found in came.items() if queue.name in found - {name})
-        if queue not in idle:
-            yield unread[subject]
-        elif queue.name not in came[queue.name]:
-            yield error(
-                subject,
-                f"not bound to {queue.exchange.name} by {queue.routing_key!r}: no probe came",
-                "start a worker or call setup_app(app), which bind it",
-            )
-        elif others:
-            yield _foreign(subject, queue, others)
-        else:
-            yield ok(subject, f"bound to {queue.exchange.name} by {queue.routing_key!r}")
-
-
-def _foreign(subject: str, queue: Any, keys: list[str]) -> Finding:
-    return error(
-        subject,
-        f"also bound to {queue.exchange.name} by {keys}: it gets other queues' tasks",
-        "undo these bindings, as on RabbitMQ's management pages or with kombu's queue.unbind_from",
-    )
 
 
 def _eviction(broker: Broker, connection: Any) -> Iterator[Finding]:
