@@ -64,6 +64,8 @@ class Broker:
     has_message_groups: ClassVar[bool] = False
     #: Whether workers can be asked, which takes a fan-out.
     has_remote_control: ClassVar[bool] = True
+    #: Whether all processes see a binding that one of them has made.
+    shares_bindings: ClassVar[bool] = False
     #: Whether a worker's queue of remote control stays locked while its old connection counts.
     locks_control_queues: ClassVar[bool] = False
     #: Seconds for which somebody may hold a message, by its own defaults; None: for ever.

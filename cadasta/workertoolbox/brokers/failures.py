@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from kombu.exceptions import KombuError, LimitExceeded, OperationalError
 
 from ..errors import BrokerError, BrokerUnavailableError
+from .redis.replies import passes as passes_on_redis
 
 #: AMQP's reply codes of what stays wrong however often one tries: the message (311, 406, 501, 502,
 #: 503, 505, 541), or where it goes and who may do it (402, 403, 404, 530, 540).
@@ -85,7 +86,7 @@ def _verdict(error: Exception) -> bool | None:
     if isinstance(error, BrokerError):
         return isinstance(error, BrokerUnavailableError)
     if "redis.exceptions.RedisError" in names:
-        return bool(names & _PASSING_REDIS) or passes(error)
+        return bool(names & _PASSING_REDIS) or passes_on_redis(error)
     if isinstance(error, OSError):
         return error.errno not in _VALUES
     if isinstance(error, OperationalError | LimitExceeded):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import uuid4
@@ -30,8 +31,11 @@ def _nothing() -> None:
     """Never runs: it has expired when it is published."""
 
 
-def publish_probe(app: Any, routing_key: str) -> str:
-    """Publish a probe on the exchange; return its task id. The monitor queue is declared."""
+def publish_probe(app: Any, routing_key: str, declare: Sequence[Queue] = ()) -> str:
+    """Publish a probe on the exchange; return its task id.
+
+    The monitor queue is declared, and what ``declare`` names.
+    """
     task_id = str(uuid4())
     past = datetime.now(timezone.utc) - timedelta(days=1)
     router = app.conf.task_routes
@@ -44,7 +48,7 @@ def publish_probe(app: Any, routing_key: str) -> str:
             headers=headers,
             exchange=router.monitor.exchange,
             routing_key=routing_key,
-            declare=[router.monitor],
+            declare=[*declare, router.monitor],
             serializer=app.conf.task_serializer,
             **{**message.properties, "MessageGroupId": task_id},
         )
@@ -64,7 +68,8 @@ def reached(app: Any, connection: Any, sent_to: Queue, queues: list[Queue]) -> s
             queue.name for queue in queues if broker.length(connection, queue) > before[queue.name]
         }
 
-    publish_probe(app, sent_to.routing_key)
+    # Bindings that others see are not made for it: they are what is looked at.
+    publish_probe(app, sent_to.routing_key, () if broker.shares_bindings else [sent_to])
     give_up = time.monotonic() + ARRIVAL
     found: set[str] = set()
     while time.monotonic() < give_up:

@@ -44,6 +44,7 @@ class AmqpBroker(Broker):
         ),
         "write_timeout": Default(15.0, "So does one that takes nothing in."),
     }
+    shares_bindings = True
     locks_control_queues = True
     #: RabbitMQ closes the channel of a consumer that holds a message for longer.
     #: https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout

@@ -15,6 +15,7 @@ class EmbeddedBroker(HidingBroker):
     title = "the embedded broker"
     transports = {"embedded": None}
     transport_classes = {"embedded": "embedded.transport:Transport"}
+    shares_bindings = True
 
     def bindings(self, connection: Any, queue: Queue, management_url: str | None) -> set[str]:
         """What the file tells."""

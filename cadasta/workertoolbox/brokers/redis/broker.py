@@ -37,6 +37,7 @@ class RedisBroker(HidingBroker):
         "socket_connect_timeout": Default(5.0, "delay() raises where the host does not answer."),
         "socket_keepalive": Default(True, "A connection that a firewall dropped is noticed."),
     }
+    shares_bindings = True
 
     def connect_timeout(self, settings: Mapping[str, Any]) -> float:
         """The transport option: redis-py does not heed Celery's setting."""
