@@ -138,6 +138,9 @@ def test_a_broker_that_the_toolbox_does_not_know(tmp_path: Path) -> None:
         assert broker.eviction_policy(connection) is None
     with monitoring(app, interval=0.02) as monitor:
         wait_until(lambda: monitor.ledger.get(sent.id), what="the record")
+    with app.connection_for_write() as connection:  # All tests of this process share the memory.
+        for one in (queue, app.conf.task_routes.monitor):
+            one(connection.default_channel).delete()
     app.close()
 
 
