@@ -171,7 +171,7 @@ def test_predefined_sqs_queues_are_listed_as_kombu_looks_for_them() -> None:
 
 def test_the_default_queue_has_a_name_that_sqs_takes() -> None:
     with pytest.raises(ConfigError, match="are both 'dev-a-b' on SQS"):
-        Config(queues=["a-b"], task_default_queue="a.b")
+        Config(queues=["a-b"], broker_url="sqs://", task_default_queue="a.b")
 
 
 @pytest.mark.parametrize(
