@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from cadasta.workertoolbox.brokers.kinds import BROKERS
 from cadasta.workertoolbox.brokers.visibility import VISIBILITY_TIMEOUT
 from cadasta.workertoolbox.conf import defaults
 
@@ -24,16 +25,14 @@ def celery_rows() -> Iterator[tuple[str, str, str]]:
     groups = [
         ("", defaults.COMMON),
         ("with ``DURABLE=True``: ", defaults.DURABLE),
-        ("on RabbitMQ: ", defaults.AMQP_SETTINGS),
-        ("on SQS: ", defaults.SQS_SETTINGS),
+        *((f"on {broker.title}: ", broker.settings) for broker in BROKERS),
     ]
     for where, group in groups:
         for name, default in sorted(group.items()):
             yield name, f"{where}``{default.value!r}``", default.reason
     options = [
         ("", defaults.TRANSPORT),
-        ("on RabbitMQ: ", defaults.TRANSPORT_AMQP),
-        ("on Redis: ", defaults.TRANSPORT_REDIS),
+        *((f"on {broker.title}: ", broker.options) for broker in BROKERS),
     ]
     for where, group in options:
         for name, default in group.items():

@@ -68,7 +68,7 @@ def test_queues_and_their_setting_are_one() -> None:
 
 def test_resolving_adds_the_defaults_of_the_broker() -> None:
     settings = resolved(**AMQP)
-    assert settings.kind == "amqp"
+    assert settings.broker.name == "amqp"
     assert settings.celery["broker_transport"] == "toolbox-amqp"
     assert settings.celery["broker_transport_options"]["confirm_publish"] is True
     assert settings.celery["broker_heartbeat"] == 20.0

@@ -75,6 +75,26 @@ def test_imports_in_functions_have_a_reason_beside_them(file: Path) -> None:
     assert not bare, f"imports inside functions without a comment: lines {bare}"
 
 
+#: Names of brokers and of their drivers, which nobody outside ``brokers/`` asks for.
+KINDS = frozenset({"amqp", "redis", "sqs", "embedded"})
+DRIVER_NAMES = frozenset({"driver_type", "driver_name", "transport_cls"})
+
+
+@_each_module
+def test_nobody_asks_for_the_kind_of_a_broker(file: Path) -> None:
+    if FOLDER / "brokers" in file.parents:
+        return
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    asking = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare | ast.Match | ast.Dict):
+            words = {word.value for word in ast.walk(node) if isinstance(word, ast.Constant)}
+            asking += [node.lineno] if words & KINDS else []
+        elif isinstance(node, ast.Attribute) and node.attr in DRIVER_NAMES:
+            asking.append(node.lineno)
+    assert not asking, f"lines {asking}: let brokers/broker.py answer"
+
+
 def test_the_namespace_package_has_no_init() -> None:
     assert not (ROOT / "cadasta" / "__init__.py").exists()
 

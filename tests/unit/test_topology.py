@@ -12,7 +12,7 @@ from kombu import Exchange, Queue
 from kombu.common import Broadcast
 
 from cadasta.workertoolbox.errors import TopologyError
-from cadasta.workertoolbox.routing.names import plain_routing_key, sqs_name
+from cadasta.workertoolbox.routing.names import plain_routing_key
 from cadasta.workertoolbox.routing.queues import monitor_queue, work_queue
 from cadasta.workertoolbox.routing.router import Declaration, Router
 
@@ -227,20 +227,3 @@ def test_the_delay_is_taken_off_a_routing_key() -> None:
     assert plain_routing_key(f"{DELAY}.data.sync") == "data.sync"
     assert plain_routing_key("data.sync") == "data.sync"
     assert plain_routing_key("0.1.data") == "0.1.data"
-
-
-@pytest.mark.parametrize(
-    ("name", "prefix", "real"),
-    [
-        ("data.sync", "dev-", "dev-data-sync"),
-        ("platform.fifo", "dev-", "dev-platform.fifo"),
-        ("a.b.fifo", "", "a-b.fifo"),
-        ("a_b-c", "", "a_b-c"),
-        ("a:b", "x.", "x-a_b"),
-    ],
-)
-def test_names_on_sqs_are_kombus(name: str, prefix: str, real: str) -> None:
-    from kombu.transport.SQS import Channel
-
-    assert sqs_name(name, prefix) == real
-    assert Channel.entity_name(None, prefix + name) == real

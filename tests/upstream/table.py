@@ -410,7 +410,7 @@ CANARIES = (
         "kombu.transport.virtual.base:AbstractChannel._size",
         known="source 8f524ed1f6fb",
         covers=("_size",),
-        reason="brokers/embedded; publishing/probe.py: a queue's length",
+        reason="brokers/embedded; brokers/broker.py: a queue's length",
         delete_when="kombu tells a queue's length",
     ),
     Canary(
@@ -535,7 +535,7 @@ CANARIES = (
         "kombu.transport.SQS:Channel._new_queue",
         known="source 45e100328cb2",
         covers=("_new_queue",),
-        reason="checks, monitor: the URL of a queue",
+        reason="brokers/sqs: the URL of a queue",
         delete_when="as above",
     ),
     Canary(

@@ -9,26 +9,15 @@ from collections.abc import Iterator
 from kombu.exceptions import KombuError, LimitExceeded, OperationalError
 
 from ..errors import BrokerError, BrokerUnavailableError
+from .redis.replies import passes as passes_on_redis
 
 #: AMQP's reply codes of what stays wrong however often one tries: the message (311, 406, 501, 502,
 #: 503, 505, 541), or where it goes and who may do it (402, 403, 404, 530, 540).
 _LASTING_CODES = frozenset({311, 402, 403, 404, 406, 501, 502, 503, 505, 530, 540, 541})
 #: RabbitMQ says 530 and 541 of these as well, which pass.
 _PASSING_REASONS = re.compile(r"limit \(\d+\) is reached|is down")
-#: Redis's errors that pass: a failover, a restart, a full memory or disk. redis-py has classes for
-#: some, and takes the word away then.
-_PASSING_REDIS = frozenset(
-    f"redis.exceptions.{name}"
-    for name in (
-        *("ConnectionError", "TimeoutError", "ReadOnlyError", "OutOfMemoryError"),
-        *("ClusterDownError", "TryAgainError"),
-    )
-)
-_PASSING_REPLIES = re.compile(
-    r"(^|caused error: )(ERR )?"
-    r"(BUSY |CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNBLOCKED"
-    r"|max number of clients)"
-)
+#: redis-py's errors of the connection.
+_PASSING_REDIS = frozenset({"redis.exceptions.ConnectionError", "redis.exceptions.TimeoutError"})
 #: botocore's errors of the connection and of whoever gives credentials.
 _PASSING_BOTO = frozenset(
     f"botocore.exceptions.{name}"
@@ -97,7 +86,7 @@ def _verdict(error: Exception) -> bool | None:
     if isinstance(error, BrokerError):
         return isinstance(error, BrokerUnavailableError)
     if "redis.exceptions.RedisError" in names:
-        return bool(names & _PASSING_REDIS or _PASSING_REPLIES.search(str(error)))
+        return bool(names & _PASSING_REDIS) or passes_on_redis(error)
     if isinstance(error, OSError):
         return error.errno not in _VALUES
     if isinstance(error, OperationalError | LimitExceeded):

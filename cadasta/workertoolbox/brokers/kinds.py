@@ -1,4 +1,4 @@
-"""Which kind of broker a URL names, and which transport of the toolbox serves it."""
+"""Which broker a URL, an app or a connection leads to, by which transport of the toolbox."""
 
 from __future__ import annotations
 
@@ -6,30 +6,57 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError
+from .amqp.broker import AmqpBroker
+from .broker import Broker
+from .embedded.broker import EmbeddedBroker
+from .redis.broker import RedisBroker
+from .sqs.broker import SqsBroker
 
-#: The toolbox's transport for each scheme of a broker URL. On Redis all copies of a publish are
-#: one step; on all three no wait is without end. kombu's own give none of it.
+#: The brokers that the toolbox knows; their names are those of kombu's drivers as well.
+BROKERS: tuple[Broker, ...] = (
+    AmqpBroker("amqp"),
+    RedisBroker("redis"),
+    SqsBroker("sqs"),
+    EmbeddedBroker("embedded"),
+)
+_BY_NAME = {broker.name: broker for broker in BROKERS}
+_BY_SCHEME = {scheme: broker for broker in BROKERS for scheme in broker.transports}
+
+#: The toolbox's transport for each scheme of a broker URL.
 TRANSPORTS = {
-    "amqp": "toolbox-amqp",
-    "pyamqp": "toolbox-amqp",
-    "amqps": "toolbox-amqps",
-    "redis": "toolbox-redis",
-    "rediss": "toolbox-rediss",
-    "sentinel": "toolbox-sentinel",
-    "sqs": "toolbox-sqs",
+    scheme: transport
+    for broker in BROKERS
+    for scheme, transport in broker.transports.items()
+    if transport
 }
 
 
-def broker_kind(broker_url: Any, broker_transport: Any = None) -> str:
-    """``amqp``, ``sqs``, ``redis``, ``embedded``, or the URL's own scheme."""
+def broker_of(broker_url: Any, broker_transport: Any = None) -> Broker:
+    """The broker of a URL, or of the first of a list.
+
+    Args:
+        broker_url: Celery's setting of this name, or one of its like; Celery's default is AMQP.
+        broker_transport: Celery's setting of this name, which wins.
+    """
     url = broker_url[0] if isinstance(broker_url, list | tuple) and broker_url else broker_url
     scheme = str(broker_transport or url or "amqp").split(":", 1)[0].split("+", 1)[0].lower()
     scheme = scheme.removeprefix("toolbox-")
-    if scheme in {"amqp", "amqps", "pyamqp", "librabbitmq"}:
-        return "amqp"
-    if scheme in {"redis", "rediss", "sentinel"}:
-        return "redis"
-    return scheme
+    return _BY_SCHEME.get(scheme) or Broker(scheme)
+
+
+def broker_of_app(app: Any) -> Broker:
+    """The broker that an app consumes from."""
+    conf = app.conf
+    return broker_of(conf.broker_read_url or conf.broker_url, conf.broker_transport)
+
+
+def broker_of_connection(connection: Any) -> Broker:
+    """The broker of a kombu connection, which need not be open, by the driver that it uses.
+
+    A transport of the user's own tells nothing by its name.
+    """
+    name = connection.get_transport_cls().driver_type
+    return _BY_NAME.get(name) or Broker(name)
 
 
 def transport_of(broker_url: Any, settings: Mapping[str, Any]) -> str | None:
@@ -59,7 +86,7 @@ def require_same_broker(conf: Any) -> None:
         return  # the user's own
     urls = {name: getattr(conf, name) for name in ("broker_read_url", "broker_write_url")}
     if transport_of(conf.broker_url, urls) != chosen:
-        kinds = " and ".join(sorted({broker_kind(url) for url in urls.values()}))
+        kinds = " and ".join(sorted({broker_of(url).name for url in urls.values()}))
         raise ConfigError(
             f"the app's broker is {kinds}, but its settings were made for another one: "
             "Celery(broker=...) or CELERY_BROKER_URL has taken the place of Config's broker_url."

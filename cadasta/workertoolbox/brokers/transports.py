@@ -13,17 +13,8 @@ from typing import Any
 from kombu import Connection
 from kombu.transport import TRANSPORT_ALIASES
 
-from .kinds import TRANSPORTS
+from .kinds import BROKERS, TRANSPORTS
 
-#: By name, where the class is. It is imported with the first connection.
-_CLASSES = {
-    "toolbox-amqp": "amqp.transport:Transport",
-    "toolbox-amqps": "amqp.transport:SSLTransport",
-    "toolbox-redis": "redis.transport:Transport",
-    "toolbox-rediss": "redis.transport:SSLTransport",
-    "toolbox-sentinel": "redis.transport:SentinelTransport",
-    "toolbox-sqs": "sqs.transport:Transport",
-}
 #: kombu's ways to choose the next URL of a broker, its default first.
 _STRATEGIES = ("round-robin", "shuffle")
 
@@ -41,9 +32,37 @@ def keeping_transport(strategy: Any) -> Any:
     return f"toolbox-{name}" if name in _STRATEGIES else strategy
 
 
+def stay_on(connection: Any, transport: Any) -> None:
+    """Let one connection take another transport than its settings name, on each of its URLs.
+
+    Args:
+        connection: of kombu, not open yet. It is given a method ``shown_uri``, which tells where it
+            is to, without the password, as the settings name it.
+        transport: a name or a class, as kombu takes both.
+    """
+    named, switch = connection.transport_cls, connection.switch
+    connection.transport_cls = transport
+
+    def switch_and_stay(url: str) -> None:
+        """Go on to the next URL of a list; kombu takes the transport that it names."""
+        switch(url)
+        connection.transport_cls = transport
+
+    def shown_uri() -> str:
+        connection.transport_cls = named
+        try:
+            return str(connection.as_uri())
+        finally:
+            connection.transport_cls = transport
+
+    connection.switch = switch_and_stay
+    connection.shown_uri = shown_uri
+
+
 def register() -> None:
     """Make kombu know transports and strategies by name; it forces these registries on us."""
-    for name, cls in _CLASSES.items():
+    classes = [item for broker in BROKERS for item in broker.transport_classes.items()]
+    for name, cls in classes:  # It is imported with the first connection.
         TRANSPORT_ALIASES.setdefault(name, f"{__package__}.{cls}")
         # What a connection's URL begins with where it is shown, or read by Flower.
         Connection.resolve_aliases.setdefault(name, name.removeprefix("toolbox-"))

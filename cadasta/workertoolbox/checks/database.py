@@ -11,10 +11,11 @@ from typing import Any
 from sqlalchemy import Engine, Table, delete, func, insert, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..brokers.kinds import broker_of_connection
 from ..errors import ToolboxError
 from ..ledger.ledger import Ledger, records_ignored
 from ..plain.urls import database_url, mask_url
-from ..publishing.probe import MONITOR_KEY, length, publish_probe
+from ..publishing.probe import MONITOR_KEY, publish_probe
 from ..sql import migrations
 from ..sql.engines import TIMEOUT, make_engine
 from ..sql.failures import brief, is_forbidden
@@ -220,4 +221,5 @@ def check_monitor(app: Any, timeout: float) -> Finding:
 
 def _waiting(app: Any) -> int:
     with app.connection_for_read() as connection:
-        return length(connection, app.conf.task_routes.monitor)
+        broker = broker_of_connection(connection)
+        return broker.length(connection, app.conf.task_routes.monitor)

@@ -8,7 +8,8 @@ from typing import Any
 from ..routing.router import router_of
 from .broker import check_broker, check_workers
 from .database import check_database, check_monitor
-from .findings import Finding, check_settings
+from .findings import Finding
+from .settings import check_settings
 
 __all__ = ["Finding", "run_checks"]
 

@@ -11,8 +11,8 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from ..errors import ConfigError
-from ..routing.names import DEFAULT_QUEUE, sqs_name, validate_queues
-from ..routing.queues import monitor_queue, require_possible_queues, set_max_priority, work_queue
+from ..routing.names import DEFAULT_QUEUE, validate_queues
+from ..routing.queues import monitor_queue, set_max_priority, work_queue
 from ..routing.router import Router
 from .resolving import Resolved
 
@@ -23,20 +23,15 @@ def build(resolved: Resolved) -> dict[str, Any]:
     Raises:
         ConfigError: a queue cannot work.
     """
-    kind, toolbox, celery = resolved.kind, resolved.toolbox, dict(resolved.celery)
-    options = celery["broker_transport_options"]
-    monitor_name, queue_type = toolbox["PLATFORM_QUEUE_NAME"], toolbox["QUEUE_TYPE"]
-    prefix = options.get("queue_name_prefix", "") if kind == "sqs" else None
-    validate_queues(
-        toolbox["QUEUES"], monitor=monitor_name, queue_type=queue_type, sqs_prefix=prefix
-    )
+    broker, toolbox, celery = resolved.broker, resolved.toolbox, dict(resolved.celery)
+    monitor_name = toolbox["PLATFORM_QUEUE_NAME"]
+    validate_queues(toolbox["QUEUES"], monitor=monitor_name, queue_type=toolbox["QUEUE_TYPE"])
     default = celery["task_default_queue"]
     names = list(dict.fromkeys([*toolbox["QUEUES"], default or DEFAULT_QUEUE]))
     if monitor_name in names:
         names.remove(monitor_name)
-    if kind == "sqs" and options.get("predefined_queues"):
-        _check_predefined(options["predefined_queues"], [*names, monitor_name], prefix or "")
-    queue_type = queue_type if kind == "amqp" else "classic"
+    broker.require_queue_names([*names, monitor_name], celery["broker_transport_options"])
+    queue_type = broker.queue_type(toolbox["QUEUE_TYPE"])
     exchange = Exchange(celery["task_default_exchange"], type=celery["task_default_exchange_type"])
     monitor = monitor_queue(monitor_name, exchange, queue_type)
     if celery.get("task_queues") is None:
@@ -54,16 +49,15 @@ def build(resolved: Resolved) -> dict[str, Any]:
         _check_routes(routes, queues, {queue.alias for queue in resolved.queues})
     for queue in queues.values():
         set_max_priority(queue, celery.get("task_queue_max_priority"))
-    if kind == "amqp":
-        require_possible_queues(queues.values())
-        _check_queue_types(toolbox["QUEUE_TYPE"], celery)
+    broker.require_possible_queues(queues.values())
+    broker.require_queue_type(toolbox["QUEUE_TYPE"], celery)
     celery["task_routes"] = Router(
         queues,
         monitor,
         default_queue=default,
         user_routes=routes,
-        message_groups=kind == "sqs",
-        expires_on_broker=str(celery.get("broker_transport")).startswith("toolbox-amqp"),
+        message_groups=broker.has_message_groups,
+        expires_on_broker=broker.expires_tasks(celery.get("broker_transport")),
         delay_queue_type=celery.get("broker_native_delayed_delivery_queue_type", "quorum"),
     )
     return {**celery, **toolbox}
@@ -86,27 +80,3 @@ def _check_routes(routes: Any, queues: Mapping[str, Queue], aliases: set[str]) -
                 f"task_routes sends tasks to the queue {name!r}, which is not among the queues "
                 f"({', '.join(sorted(queues))}): add it to queues=[...]."
             )
-
-
-def _check_queue_types(queue_type: str, settings: Mapping[str, Any]) -> None:
-    name = "task_default_queue_type"
-    given = settings.get(name)
-    if given not in (None, "classic", queue_type):
-        raise ConfigError(
-            f"{name} is {given!r}, which Celery heeds only where it makes the default queue: set "
-            f"QUEUE_TYPE={given!r}, which is for all queues."
-        )
-
-
-def _check_predefined(predefined: Mapping[str, Any], names: list[str], prefix: str) -> None:
-    if prefix:
-        raise ConfigError(
-            "broker_transport_options: with predefined_queues, acknowledgements fail under a "
-            "queue_name_prefix: drop it, or write it into the queues' names."
-        )
-    missing = [n for n in names if n not in predefined and sqs_name(n) not in predefined]
-    if missing:
-        raise ConfigError(
-            f"broker_transport_options: predefined_queues lacks {', '.join(missing)}; list every "
-            f"queue, the monitor queue too."
-        )

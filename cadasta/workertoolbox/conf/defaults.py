@@ -1,29 +1,18 @@
-"""Every default that differs from Celery's, with its reason."""
+"""The defaults that differ from Celery's whatever the broker, each with its reason."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from ..brokers.broker import Broker
 from ..brokers.kinds import number_of_hosts
-from ..brokers.visibility import visibility_timeout
+from ..plain.defaults import Default
 from ..routing.names import DEFAULT_QUEUE
 
-#: Celery's own patience with a host that it connects to, in seconds.
-CONNECTION_TIMEOUT = 4.0
 #: Seconds in which a list of brokers is tried at least.
 MINIMUM_FAILOVER = 15.0
 
-
-class Default(NamedTuple):
-    """A default value and why it is not Celery's."""
-
-    value: Any
-    reason: str
-
-
-#: Amazon SQS, with boto3's own search for credentials: environment, profile, instance role.
-BROKER_URL = "sqs://"
 
 #: Settings of the toolbox itself: type (as in :mod:`.environment`), default, meaning.
 OWN: dict[str, tuple[str, Any, str]] = {
@@ -134,70 +123,29 @@ TRANSPORT: dict[str, Default] = {
     key: Default(value, "Bounds the attempts to connect, so that delay() raises within seconds.")
     for key, value in _RETRY.items()
 }
-TRANSPORT_AMQP: dict[str, Default] = {
-    "confirm_publish": Default(True, "Without the broker's confirmation a publish can vanish."),
-    "confirm_timeout": Default(
-        30.0, "delay() raises where RabbitMQ is out of memory or disk, and confirms nothing."
-    ),
-    "answer_timeout": Default(
-        15.0, "A RabbitMQ that does not answer, as to a declaration, counts as gone."
-    ),
-    "write_timeout": Default(15.0, "So does one that takes nothing in."),
-}
-TRANSPORT_REDIS: dict[str, Default] = {
-    "confirm_timeout": Default(
-        30.0, "delay() raises where Redis takes a message and does not answer."
-    ),
-    "socket_timeout": Default(
-        30.0, "Workers notice that Redis does not answer; waiting for a message is not cut short."
-    ),
-    "socket_connect_timeout": Default(5.0, "delay() raises where the host does not answer."),
-    "socket_keepalive": Default(True, "A connection that a firewall dropped is noticed."),
-}
-AMQP_SETTINGS: dict[str, Default] = {
-    "broker_heartbeat": Default(
-        20.0, "A RabbitMQ that is frozen is left within a minute; Celery's 120 take four."
-    ),
-}
-SQS_SETTINGS: dict[str, Default] = {
-    "worker_enable_remote_control": Default(False, "Amazon SQS has no fan-out."),
-    "worker_send_task_events": Default(False, "Amazon SQS has no fan-out; the ledger needs none."),
-    "task_send_sent_event": Default(False, "Amazon SQS has no fan-out; the ledger needs none."),
-}
 
 
 def transport_defaults(
-    kind: str, own: Mapping[str, Any], settings: Mapping[str, Any], environ: Mapping[str, str]
+    broker: Broker, own: Mapping[str, Any], settings: Mapping[str, Any], environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The transport options for one kind of broker.
+    """The transport options for a broker.
 
     Args:
-        kind: as :func:`broker_kind` tells.
+        broker: that of the app.
         own: the toolbox's settings.
         settings: the Celery settings that the user gave, the broker's URLs among them.
         environ: the process's environment.
 
     Raises:
-        ConfigError: a time limit or the ETA horizon is above the 12 hours of Amazon SQS.
+        ConfigError: the broker cannot do what the settings ask for.
     """
     options = {name: default.value for name, default in TRANSPORT.items()}
-    options.update(failover_options(kind, settings))
-    if kind == "amqp":
-        options.update((name, default.value) for name, default in TRANSPORT_AMQP.items())
-    if kind == "redis":
-        options.update((name, default.value) for name, default in TRANSPORT_REDIS.items())
-    if kind in {"redis", "sqs", "embedded"}:
-        options["visibility_timeout"] = visibility_timeout(kind, own, settings)
-    if kind == "sqs":
-        given = settings.get("broker_transport_options") or {}
-        region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-west-2"
-        options.update(region=region, wait_time_seconds=20)
-        if own["QUEUE_PREFIX"] and not given.get("predefined_queues"):
-            options["queue_name_prefix"] = f"{own['QUEUE_PREFIX']}-"
+    options.update(failover_options(broker, settings))
+    options.update(broker.transport_options(own, settings, environ))
     return options
 
 
-def failover_options(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def failover_options(broker: Broker, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What lets each host of a list of URLs be tried, also where those before it are silent.
 
     kombu gives up after ``max_retries``, and where the first host has taken all of its time.
@@ -206,12 +154,7 @@ def failover_options(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     hosts = number_of_hosts(*urls)
     if hosts < 2:
         return {}
-    patience = float(settings.get("broker_connection_timeout") or CONNECTION_TIMEOUT)
-    if kind == "redis":
-        given = settings.get("broker_transport_options") or {}
-        default = TRANSPORT_REDIS["socket_connect_timeout"].value
-        patience = float(given.get("socket_connect_timeout") or default)
     return {
         "max_retries": max(_RETRY["max_retries"], hosts),
-        "connect_retries_timeout": max(MINIMUM_FAILOVER, hosts * patience),
+        "connect_retries_timeout": max(MINIMUM_FAILOVER, hosts * broker.connect_timeout(settings)),
     }

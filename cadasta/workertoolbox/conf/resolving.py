@@ -12,7 +12,8 @@ from urllib.parse import quote
 from kombu import Queue
 
 from ..brokers import transports
-from ..brokers.kinds import broker_kind, transport_of
+from ..brokers.broker import Broker
+from ..brokers.kinds import BROKERS, broker_of, transport_of
 from ..brokers.visibility import longest_run
 from ..errors import ConfigError
 from ..plain.urls import MaskedURL, build_url
@@ -25,15 +26,6 @@ from .reading import Given
 _MERGED = frozenset({"broker_transport_options", "task_publish_retry_policy"})
 
 
-#: Transport options that Amazon SQS alone has.
-_SQS_OPTIONS = frozenset({"region", "queue_name_prefix", "predefined_queues", "wait_time_seconds"})
-#: Variables by which boto3 finds credentials, a region or a server.
-_SQS_VARIABLES = (
-    *("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN"),
-    *("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_REGION", "AWS_DEFAULT_REGION"),
-    *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
-    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"),
-)
 #: Where Celery finds the backend of a URL such as ``db+postgresql://``, whoever names it.
 BACKENDS = dict.fromkeys(("db", "database"), "cadasta.workertoolbox.results.plain:PlainBackend")
 
@@ -42,14 +34,14 @@ class Resolved(NamedTuple):
     """Every setting that differs from Celery's own default, but for queues and routes.
 
     Attributes:
-        kind: of the broker: ``amqp``, ``sqs``, ``redis``, ``embedded`` or another scheme.
+        broker: that of the app.
         toolbox: all settings of the toolbox by name.
         celery: Celery's settings by name.
         doubts: what was probably not meant, a sentence each.
         queues: what an app declares so far.
     """
 
-    kind: str
+    broker: Broker
     toolbox: Mapping[str, Any]
     celery: Mapping[str, Any]
     doubts: tuple[str, ...] = ()
@@ -67,18 +59,18 @@ def resolve(given: Given, environ: Mapping[str, str]) -> Resolved:
         ConfigError: a setting cannot work.
     """
     toolbox = _toolbox(given, environ)
-    kind, celery = _celery(given, toolbox, environ)
+    broker, celery = _celery(given, toolbox, environ)
     # Shown by `celery report`.
     ledger_url = _rendered("LEDGER_URL", toolbox["LEDGER_URL"], toolbox)
     toolbox["LEDGER_URL"] = ledger_url and MaskedURL(ledger_url)
     toolbox["MANAGEMENT_URL"] = toolbox["MANAGEMENT_URL"] and MaskedURL(toolbox["MANAGEMENT_URL"])
-    broker = environ.get("CELERY_BROKER_URL")
-    if given.celery.get("broker_url") and broker and broker != given.celery["broker_url"]:
+    other = environ.get("CELERY_BROKER_URL")
+    if given.celery.get("broker_url") and other and other != given.celery["broker_url"]:
         # Celery reads this variable itself, over broker_url, but not over these two.
         celery.setdefault("broker_read_url", given.celery["broker_url"])
         celery.setdefault("broker_write_url", given.celery["broker_url"])
     doubts = tuple(_doubts(toolbox, celery, environ))
-    return Resolved(kind, toolbox, celery, doubts, given.queues)
+    return Resolved(broker, toolbox, celery, doubts, given.queues)
 
 
 def _toolbox(given: Given, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -108,11 +100,13 @@ def _toolbox(given: Given, environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _celery(
     given: Given, toolbox: Mapping[str, Any], environ: Mapping[str, str]
-) -> tuple[str, dict[str, Any]]:
-    """Return the broker's kind, and Celery's settings as far as they are no topology."""
+) -> tuple[Broker, dict[str, Any]]:
+    """Return the broker, and Celery's settings as far as they are no topology."""
     broker_url = _broker_url(given, environ)
-    kind = broker_kind(broker_url, given.celery.get("broker_transport"))
-    settings = _default_settings(kind, given, toolbox, environ)
+    # Celery reads from this URL where it is given, as the worker does.
+    read_url = given.celery.get("broker_read_url") or broker_url
+    broker = broker_of(read_url, given.celery.get("broker_transport"))
+    settings = _default_settings(broker, given, toolbox, environ)
     for name, value in given.celery.items():
         settings[name] = {**settings[name], **value} if name in _MERGED and value else value
     settings["broker_url"] = broker_url
@@ -138,7 +132,7 @@ def _celery(
         # pool processes write results at the same time; SQLite's own patience is 5 seconds
         options = {"pool_pre_ping": True, "connect_args": {"timeout": 30}}
         settings.setdefault("database_engine_options", options)
-    return kind, settings
+    return broker, settings
 
 
 def _broker_url(given: Given, environ: Mapping[str, str]) -> Any:
@@ -150,16 +144,10 @@ def _broker_url(given: Given, environ: Mapping[str, str]) -> Any:
     for name in ("broker_url", "broker_write_url", "broker_read_url"):
         if given.celery.get(name):
             return given.celery[name]
-    options = given.celery.get("broker_transport_options") or {}
-    names_sqs = (
-        given.toolbox.get("QUEUE_PREFIX")
-        or _SQS_OPTIONS & options.keys()
-        or broker_kind(None, given.celery.get("broker_transport"))
-        == broker_kind(defaults.BROKER_URL)
-        or any(environ.get(name) for name in _SQS_VARIABLES)
-    )
-    if names_sqs:
-        return defaults.BROKER_URL
+    for broker in BROKERS:
+        url = broker.unnamed_url(given.toolbox, given.celery, environ)
+        if url is not None:
+            return url
     raise ConfigError(
         "no broker is named: give broker_url='amqp://user:password@host//' (or 'redis://host/0'), "
         f"or set {given.prefix}BROKER_URL. For Amazon SQS, broker_url='sqs://'; for one machine "
@@ -170,13 +158,13 @@ def _broker_url(given: Given, environ: Mapping[str, str]) -> Any:
 
 
 def _default_settings(
-    kind: str, given: Given, toolbox: Mapping[str, Any], environ: Mapping[str, str]
+    broker: Broker, given: Given, toolbox: Mapping[str, Any], environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the defaults of Celery's settings with one kind of broker."""
+    """Return the defaults of Celery's settings with one broker."""
     table = {**defaults.COMMON, **(defaults.DURABLE if toolbox["DURABLE"] else {})}
-    table.update({"sqs": defaults.SQS_SETTINGS, "amqp": defaults.AMQP_SETTINGS}.get(kind, {}))
+    table.update(broker.settings)
     settings = {name: default.value for name, default in table.items()}
-    options = defaults.transport_defaults(kind, toolbox, given.celery, environ)
+    options = defaults.transport_defaults(broker, toolbox, given.celery, environ)
     settings["broker_transport_options"] = options
     retries = {"max_retries": options["max_retries"]}
     settings["task_publish_retry_policy"] = {**settings["task_publish_retry_policy"], **retries}

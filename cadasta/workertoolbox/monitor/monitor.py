@@ -7,18 +7,17 @@ between, the broker delivers them again, and the ledger takes a message twice wi
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from kombu import Consumer
-from kombu.transport import virtual
 
-from ..brokers.amqp.monitor_reads import buffer_reads
+from ..brokers.kinds import broker_of_connection
+from ..brokers.transports import stay_on
 from ..errors import ConfigError, MessageError
 from ..ledger.ledger import Ledger, records_ignored
 from ..ledger.model import Undecodable
@@ -31,8 +30,6 @@ from .writer import FIRST_RETRY, LONGEST_RETRY, Batch, Writer, shown
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a virtual broker hides the messages that a monitor holds.
-VISIBILITY_TIMEOUT = 30
 #: Seconds of one look at the broker while nothing is held.
 IDLE_WAIT = 1.0
 #: Seconds of one look while the writer is busy: what it has written is acknowledged after it.
@@ -84,6 +81,8 @@ class Monitor:
         self._ignoring = ignoring(app)
         #: How many messages have been recorded and acknowledged since the start.
         self.recorded = 0
+        with app.connection_for_read() as connection:  # which opens none
+            self._broker = broker_of_connection(connection)
         self._writer = Writer(self.ledger)
         self._batch = Batch(None)
         self._refusals = Refusals()
@@ -135,43 +134,11 @@ class Monitor:
 
     def _connection(self) -> Any:
         """A connection on which an acknowledgement touches the monitor's messages alone."""
-        app = self.app
-        options: dict[str, Any] = {"max_retries": 0}
-        connection = app.connection_for_read(heartbeat=app.conf.broker_heartbeat)
-        kind = connection.transport_cls
-        driver = connection.get_transport_cls()
-        if driver.driver_type == "redis":
-            from ..brokers.redis.monitor_transport import limits, transport_for  # redis is optional
-
-            connection.transport_cls = transport_for(driver)
-            options.update(limits(connection.transport_options))
-            options["visibility_timeout"] = VISIBILITY_TIMEOUT
-        elif driver.driver_type == "sqs":
-            from ..brokers.sqs.monitor_transport import Transport  # boto3 takes a second
-
-            connection.transport_cls = Transport
-            # a long poll would hold a batch back for its 20 seconds
-            options.update(wait_time_seconds=1, monitor_visibility_timeout=VISIBILITY_TIMEOUT)
-        elif kind == "embedded":
-            options["visibility_timeout"] = VISIBILITY_TIMEOUT
+        connection = self.app.connection_for_read(heartbeat=self.app.conf.broker_heartbeat)
+        options = {"max_retries": 0, **self._broker.monitor_options(connection.transport_options)}
+        transport = self._broker.monitor_transport(connection)
         connection.transport_options = {**connection.transport_options, **options}
-        transport, switch = connection.transport_cls, connection.switch
-
-        def switch_and_keep(url: str) -> None:
-            """Go on to the next URL of a list; kombu takes the transport that it names."""
-            switch(url)
-            connection.transport_cls = transport
-
-        def shown_uri() -> str:
-            """Where it is to, without the password, as the setting names it."""
-            connection.transport_cls = kind
-            try:
-                return str(connection.as_uri())
-            finally:
-                connection.transport_cls = transport
-
-        connection.switch = switch_and_keep
-        connection.shown_uri = shown_uri
+        stay_on(connection, transport)
         return connection
 
     def _consume(self, connection: Any) -> None:
@@ -179,8 +146,7 @@ class Monitor:
         # What an earlier channel delivered comes again on this one.
         self._writer.drop_waiting()
         self._batch = Batch(channel)
-        if isinstance(channel, virtual.Channel):
-            channel.Message = tolerant(channel.Message)
+        self._broker.tolerate_messages(channel)
         self.queue(channel).declare()
         channel.basic_qos(0, min(PREFETCH_BATCHES * self.batch, MAX_PREFETCH), False)
         consumer = Consumer(
@@ -189,8 +155,7 @@ class Monitor:
         consumer.on_decode_error = self._take_broken
         consumer.consume()
         self._refusals.forget()
-        is_amqp = connection.transport.driver_type == "amqp"
-        received = buffer_reads(connection) if is_amqp else None
+        received = self._broker.buffer_reads(connection)
         due: float | None = None
         beat = 0.0
         while not self._stopping.is_set():
@@ -229,8 +194,9 @@ class Monitor:
     def _acknowledge_written(self, channel: Any) -> None:
         for batch in self._writer.take_written():
             self.recorded += len(batch)
-            if batch.channel is channel:  # the tags of a channel that is gone mean nothing
-                acknowledge(channel, batch.tags)
+            # The tags of a channel that is gone mean nothing.
+            if batch.tags and batch.channel is channel:
+                self._broker.acknowledge(channel, batch.tags)
 
     def _take(self, message: Any) -> None:
         """Decode one message and hold it; nothing in it may stop the monitor."""
@@ -303,39 +269,6 @@ def ignoring(app: Any) -> frozenset[str]:
                 exc,
             )
     return frozenset(name for name, task in app.tasks.items() if task.ignore_result)
-
-
-def acknowledge(channel: Any, tags: list[Any]) -> None:
-    """Acknowledge the messages of one batch, in as few round trips as the broker allows."""
-    if not tags:
-        return
-    many: Callable[[list[Any]], None] | None = getattr(channel, "basic_ack_many", None)
-    if many is not None:
-        many(tags)
-    elif isinstance(tags[-1], int):
-        channel.basic_ack(tags[-1], multiple=True)  # AMQP numbers the deliveries of a channel
-    else:
-        for tag in tags:  # virtual transports heed no ``multiple``
-            channel.basic_ack(tag)
-
-
-def tolerant(message_type: Any) -> Any:
-    """A virtual transport's message that takes anything that a foreign client may have left."""
-
-    class Message(message_type):
-        def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
-            try:
-                super().__init__(payload, channel=channel, **options)
-                if isinstance(self.delivery_info, dict):
-                    return
-            except Exception as exc:
-                logger.debug("No message of kombu's form: %s", type(exc).__name__)
-            # All of it becomes the body of a message that says nothing.
-            tag = {"delivery_tag": payload["properties"]["delivery_tag"]}
-            text = json.dumps(payload, default=repr)
-            super().__init__({"body": text, "properties": tag}, channel=channel, **options)
-
-    return Message
 
 
 def undecodable(message: Any, exc: Exception, policy: StoragePolicy) -> Undecodable:

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from kombu import Queue
 
+from ..brokers.kinds import broker_of_connection
 from ..messages.decoding import HEADER_PUBLISHED_AT
 
 #: The probe's task; a worker that gets one finds it expired and drops it.
@@ -59,39 +60,29 @@ def reached(app: Any, connection: Any, sent_to: Queue, queues: list[Queue]) -> s
 
     Only queues without consumers can be watched: their length grows by one.
     """
-    before = {queue.name: length(connection, queue) for queue in queues}
-    # On SQS bindings live in the publisher's memory; elsewhere they are what is to be seen.
-    is_sqs = connection.transport.driver_type == "sqs"
-    publish_probe(app, sent_to.routing_key, [sent_to] if is_sqs else ())
+    broker = broker_of_connection(connection)
+    before = {queue.name: broker.length(connection, queue) for queue in queues}
+
+    def grown() -> set[str]:
+        return {
+            queue.name for queue in queues if broker.length(connection, queue) > before[queue.name]
+        }
+
+    # Bindings that others see are not made for it: they are what is looked at.
+    publish_probe(app, sent_to.routing_key, () if broker.shares_bindings else [sent_to])
     give_up = time.monotonic() + ARRIVAL
     found: set[str] = set()
     while time.monotonic() < give_up:
-        found = {queue.name for queue in queues if length(connection, queue) > before[queue.name]}
+        found = grown()
         if sent_to.name in found:
             time.sleep(0.1)  # for what arrives elsewhere as well
             break
         time.sleep(0.05)
-    found = {queue.name for queue in queues if length(connection, queue) > before[queue.name]}
+    found = grown()
     for queue in queues:
         if queue.name in found and not before[queue.name]:
             _take_back(connection, queue)
     return found
-
-
-def consumers(connection: Any, queue: Queue) -> int:
-    """Return how many consumers a queue has."""
-    with connection.channel() as channel:
-        if hasattr(channel, "_size"):  # a virtual transport, which does not count them
-            return 0
-        return int(queue(channel).queue_declare(passive=True).consumer_count)
-
-
-def length(connection: Any, queue: Queue) -> int:
-    """Return how many messages wait in a queue; on SQS about how many."""
-    with connection.channel() as channel:
-        if hasattr(channel, "_size"):  # on Redis an empty queue is none
-            return int(channel._size(queue.name))
-        return int(queue(channel).queue_declare(passive=True).message_count)
 
 
 def _take_back(connection: Any, queue: Queue) -> None:

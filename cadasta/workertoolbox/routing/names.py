@@ -15,8 +15,6 @@ DELAY_EXCHANGE_PREFIX = "celery_delayed_"
 #: The longest name of a queue, in bytes: an AMQP routing key ends at 255 of them, and delayed
 #: delivery takes 56.
 MAX_QUEUE_NAME = 199
-#: The longest name that Amazon SQS takes, prefix and ``.fifo`` included.
-SQS_NAME_LENGTH = 80
 _DELAY_KEY_PREFIX = re.compile(r"^(?:[01]\.){28}")
 QUEUE_TYPES = ("classic", "quorum")
 
@@ -31,14 +29,13 @@ def plain_routing_key(routing_key: str) -> str:
     return _DELAY_KEY_PREFIX.sub("", routing_key, count=1)
 
 
-def validate_queues(names: Any, *, monitor: str, queue_type: str, sqs_prefix: str | None) -> None:
-    """Refuse queue names that cannot work, saying which and why.
+def validate_queues(names: Any, *, monitor: str, queue_type: str) -> None:
+    """Refuse queue names that cannot work on any broker, saying which and why.
 
     Args:
         names: what the user gave as ``queues``.
         monitor: the name of the monitor queue.
         queue_type: ``classic`` or ``quorum``.
-        sqs_prefix: the prefix of queue names where the broker is Amazon SQS, else None.
 
     Raises:
         ConfigError: names the queue and the remedy.
@@ -65,8 +62,6 @@ def validate_queues(names: Any, *, monitor: str, queue_type: str, sqs_prefix: st
             raise ConfigError(f"queue {name!r}: names that begin so belong to Celery or RabbitMQ.")
     if queue_type == "quorum":
         _refuse_suffixes(names)
-    if sqs_prefix is not None:
-        _refuse_sqs_names([*names, monitor], sqs_prefix)
 
 
 def _refuse_suffixes(names: Iterable[str]) -> None:
@@ -77,22 +72,3 @@ def _refuse_suffixes(names: Iterable[str]) -> None:
                     f"queues {short!r} and {long!r}: on quorum queues Celery's delayed delivery "
                     f"binds '#.{short}', so a task for {long!r} would run twice. Rename one."
                 )
-
-
-def sqs_name(name: str, prefix: str = "") -> str:
-    """The name that kombu gives the queue ``name`` on Amazon SQS: dots become dashes."""
-    stem, fifo = (name[:-5], ".fifo") if name.endswith(".fifo") else (name, "")
-    return re.sub(r"[^\w-]", lambda m: "-" if m[0] == "." else "_", prefix + stem) + fifo
-
-
-def _refuse_sqs_names(names: Iterable[str], prefix: str) -> None:
-    seen: dict[str, str] = {}
-    for name in names:
-        real = sqs_name(name, prefix)
-        if len(real) > SQS_NAME_LENGTH:
-            raise ConfigError(
-                f"queue {name!r}: Amazon SQS takes {SQS_NAME_LENGTH} characters with the prefix "
-                f"{prefix!r}; this has {len(real)}."
-            )
-        if seen.setdefault(real, name) != name:
-            raise ConfigError(f"queues {seen[real]!r} and {name!r} are both {real!r} on SQS.")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from kombu import Exchange, Queue
-
-from ..errors import ConfigError
 
 #: RabbitMQ 4 drops a message of a quorum queue after 20 deliveries; the ledger must not lose one.
 MONITOR_DELIVERY_LIMIT = 2**31 - 1
@@ -43,30 +40,6 @@ def set_max_priority(queue: Queue, highest: int | None) -> None:
     """
     if highest is not None:
         queue.queue_arguments = {"x-max-priority": highest, **(queue.queue_arguments or {})}
-
-
-def require_possible_queues(queues: Iterable[Queue]) -> None:
-    """Refuse quorum queues that RabbitMQ refuses: each declaration would close its channel.
-
-    Raises:
-        ConfigError: names the queue, the option and the remedy.
-    """
-    for queue in queues:
-        arguments = queue.queue_arguments or {}
-        if arguments.get("x-queue-type") != "quorum":
-            continue
-        wrong = {
-            "task_queue_max_priority (x-max-priority)": "x-max-priority" in arguments
-            or queue.max_priority is not None,
-            "durable=False": not queue.durable,
-            "exclusive=True": queue.exclusive,
-            "auto_delete=True": queue.auto_delete,
-        }
-        for option in (name for name, is_set in wrong.items() if is_set):
-            raise ConfigError(
-                f"queue {queue.name!r} is a quorum queue, for which RabbitMQ takes no {option}: "
-                f"leave it out, or make the queue a classic one (QUEUE_TYPE='classic')."
-            )
 
 
 class PublishedQueue(Queue):

@@ -20,11 +20,12 @@ import unittest
 from collections.abc import Iterable
 from typing import Any
 
-from ..checks.findings import check_settings
+from ..brokers.kinds import broker_of_connection
+from ..checks.settings import check_settings
 from ..errors import ToolboxError
 from ..ledger.ledger import Ledger
 from ..ledger.model import Task
-from ..publishing.probe import PROBE, consumers, reached
+from ..publishing.probe import PROBE, reached
 from ..routing.router import router_of
 from ..worker.setup import setup_app
 
@@ -112,9 +113,10 @@ def build_functional_tests(app: Any, is_worker: bool = True) -> type[unittest.Te
             router = router_of(app)
             queues = [*router.queues.values(), router.monitor]
             with app.connection_for_write() as connection:
+                broker = broker_of_connection(connection)
                 for queue in router.queues.values():
                     with self.subTest(queue=queue.name):
-                        busy = [one.name for one in queues if consumers(connection, one)]
+                        busy = [one.name for one in queues if broker.consumers(connection, one)]
                         if busy:
                             self.skipTest(f"stop the workers and monitors of {busy} first")
                         came = reached(app, connection, queue, queues)

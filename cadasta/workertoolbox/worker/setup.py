@@ -7,12 +7,11 @@ from typing import Any
 
 from celery import signals
 
-from ..brokers.kinds import broker_kind, require_same_broker
+from ..brokers.kinds import broker_of, require_same_broker
 from ..plain import stopping
 from ..plain.urls import database_url, mask_url
 from ..publishing.probe import register_probe
 from ..publishing.signals import delay_topology
-from ..routing.queues import require_possible_queues
 from ..routing.router import router_of
 from . import logs
 from .fixes.control_queues import name_control_queues
@@ -89,8 +88,8 @@ def refuse_other_broker(app: Any) -> None:
 def declare_topology(app: Any) -> None:
     """Declare exchange, work queues, monitor queue and, with quorum queues, the delay queues."""
     router = router_of(app)
-    if broker_kind(app.conf.broker_write_url, app.conf.broker_transport) == "amqp":
-        require_possible_queues(router.queues.values())
+    broker = broker_of(app.conf.broker_write_url, app.conf.broker_transport)
+    broker.require_possible_queues(router.queues.values())
     with app.connection_for_write() as connection:
         retries = max(3, len(connection.alt))  # each host of a list
         connection.ensure_connection(max_retries=retries, interval_start=0, interval_step=0.2)

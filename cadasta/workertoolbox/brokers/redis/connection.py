@@ -15,28 +15,7 @@ from typing import Any
 from redis import exceptions
 
 from ...errors import BrokerUnavailableError
-
-#: How the errors begin with which a server refuses commands that it will take again, or that
-#: another server takes: a replica, one that loads, has lost its master, its cluster's other nodes
-#: or too many replicas, has no room on its disk or in its memory, or is busy with a script.
-AWAY = (
-    "READONLY",
-    "LOADING",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "NOREPLICAS",
-    "UNBLOCKED",
-    "MISCONF",
-    "OOM",
-    "BUSY",
-)
-_AWAY_CLASSES = (
-    exceptions.ReadOnlyError,
-    exceptions.ClusterDownError,
-    exceptions.TryAgainError,
-    exceptions.OutOfMemoryError,
-)
+from .replies import passes
 
 
 class ConnectTimeoutError(exceptions.TimeoutError):
@@ -117,7 +96,7 @@ class ConnectionMixin:
         try:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
         except exceptions.ResponseError as exc:
-            if not is_away(exc):
+            if not passes(exc):
                 raise
             self.disconnect()
             raise RefusedError(
@@ -139,16 +118,6 @@ class HealingMixin(ConnectionMixin):
         except (exceptions.ConnectionError, exceptions.TimeoutError):
             self.disconnect()
             self.connect()
-
-
-def is_away(error: BaseException) -> bool:
-    """Whether a server answered with it that takes commands again later, or another server does."""
-    if isinstance(error, _AWAY_CLASSES):
-        return True
-    text = str(error)
-    if isinstance(error, exceptions.ExecAbortError):
-        text = text.partition("because of: ")[2]
-    return text.partition(" ")[0] in AWAY
 
 
 def bounded(connection_class: type, watched: bool) -> type:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
 from hashlib import sha1
 from typing import Any
 
@@ -164,7 +165,7 @@ class TransportMixin:
             time.sleep(min(POLL_INTERVAL, left))
 
 
-def limits(options: dict[str, Any]) -> dict[str, float]:
+def limits(options: Mapping[str, Any]) -> dict[str, float]:
     """The monitor's transport options that differ from the user's ``options``."""
     names = ("socket_timeout", "socket_connect_timeout")
     return {name: min(options.get(name) or ANSWER_TIMEOUT, ANSWER_TIMEOUT) for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from ...brokers.kinds import broker_kind
+from ...brokers.kinds import broker_of_app
 from .known import Workaround
 
 _WORKAROUND = Workaround(
@@ -22,7 +22,7 @@ def name_control_queues(app: Any) -> None:
     so would a second worker of the same name.
     """
     conf = app.conf
-    if broker_kind(conf.broker_read_url) != "amqp":
+    if not broker_of_app(app).locks_control_queues:
         return
     if not _WORKAROUND.has(conf, "app.conf", "control_queue_exclusive"):
         return

@@ -1,11 +1,11 @@
-"""What ``celery check`` asks a broker."""
+"""Where RabbitMQ's management interface is looked for."""
 
 from __future__ import annotations
 
 import pytest
 from kombu import Connection
 
-from cadasta.workertoolbox.checks.broker import management_url
+from cadasta.workertoolbox.brokers.amqp.management import management_url
 
 
 @pytest.mark.parametrize(
