@@ -26,6 +26,7 @@ from celery.signals import worker_ready
 from kombu import Consumer, Exchange, Queue
 
 from benchmarks.common import Figure
+from cadasta.workertoolbox.brokers import transports
 from cadasta.workertoolbox.brokers.embedded import transport as embedded
 
 EXCHANGE = Exchange("task_exchange", type="topic")
@@ -33,7 +34,7 @@ WORK = Queue("celery", EXCHANGE, routing_key="celery")
 MONITOR = Queue("platform.fifo", EXCHANGE, routing_key="#")
 FOLDER = Path(os.environ.get("BENCHMARK_FOLDER", "/nonexistent"))
 
-embedded.register()
+transports.register()
 app = Celery("benchmarks.embedded")
 app.conf.update(
     broker_url=os.environ.get("BENCHMARK_BROKER", "memory://"),

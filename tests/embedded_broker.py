@@ -11,6 +11,7 @@ from typing import Any
 
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 
+from cadasta.workertoolbox.brokers import transports
 from cadasta.workertoolbox.brokers.embedded import transport as embedded
 
 TASKS = Exchange("task_exchange", type="topic")
@@ -26,7 +27,7 @@ Connect = Callable[..., Any]
 @contextmanager
 def connections(broker: Path) -> Iterator[Connect]:
     """Make connections to a broker's file with these transport options, closed at the end."""
-    embedded.register()
+    transports.register()
     made: list[Any] = []
 
     def make(**options: Any) -> Any:

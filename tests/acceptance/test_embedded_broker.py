@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from kombu import Connection, Consumer, Exchange, Queue
 
+from cadasta.workertoolbox.brokers import transports
 from cadasta.workertoolbox.brokers.embedded import transport as embedded
 from tests.conftest import StartProcess
 from tests.services.process import Process, wait_until
@@ -28,10 +29,11 @@ APP = """
 import json, os, time
 from celery import Celery
 from kombu import Connection, Exchange, Producer, Queue
+from cadasta.workertoolbox.brokers import transports
 from cadasta.workertoolbox.brokers.embedded import transport as embedded
 from cadasta.workertoolbox.worker.fixes.warm_stop import AcceptBeforeFlush
 
-embedded.register()
+transports.register()
 EXCHANGE = Exchange("task_exchange", type="topic")
 WORK = Queue("celery", EXCHANGE, routing_key="celery")
 MONITOR = Queue("platform.fifo", EXCHANGE, routing_key="#")
@@ -90,7 +92,7 @@ class Site:
         self._workers = 0
         self.environment = {"BROKER": self.url, "OPTIONS": "{}", "PYTHONPATH": str(ROOT)}
         (folder / "plain_app.py").write_text(APP)
-        embedded.register()
+        transports.register()
 
     def celery(self, *arguments: str) -> Process:
         command = [sys.executable, "-m", "celery", "-A", "plain_app", *arguments]

@@ -11,6 +11,7 @@ from kombu import Connection, Exchange, Queue
 from kombu.exceptions import ChannelError
 from kombu.transport import TRANSPORT_ALIASES, get_transport_cls
 
+from cadasta.workertoolbox.brokers import transports
 from cadasta.workertoolbox.brokers.embedded import transport as embedded
 from cadasta.workertoolbox.errors import BrokerError
 from tests.embedded_broker import (
@@ -30,12 +31,12 @@ from tests.embedded_broker import (
 
 @pytest.fixture(autouse=True)
 def registered() -> None:
-    embedded.register()
+    transports.register()
 
 
 def test_register_may_be_called_twice_and_names_the_transport() -> None:
-    embedded.register()
-    embedded.register()
+    transports.register()
+    transports.register()
     assert (
         TRANSPORT_ALIASES["embedded"]
         == "cadasta.workertoolbox.brokers.embedded.transport:Transport"
@@ -76,7 +77,7 @@ def test_topology_outlives_the_process_that_declared_it(connect: Connect, broker
 import sys
 from kombu import Connection
 from tests.embedded_broker import *
-embedded.register()
+transports.register()
 with Connection(sys.argv[1]) as connection:
     WORK(connection.default_channel).declare()
     MONITOR(connection.default_channel).declare()

@@ -17,6 +17,7 @@ import pytest
 from kombu import Connection, Producer, Queue
 from kombu.exceptions import ChannelError, OperationalError
 
+from cadasta.workertoolbox.brokers import transports
 from cadasta.workertoolbox.brokers.embedded import transport as embedded
 from cadasta.workertoolbox.brokers.embedded.file import File
 from cadasta.workertoolbox.errors import BrokerError
@@ -63,7 +64,7 @@ def test_a_forked_child_publishes_on_while_the_parent_closes(broker: Path) -> No
     code = """
 import os, sys
 from tests.embedded_broker import *
-embedded.register()
+transports.register()
 parent = Connection(sys.argv[1])
 publish(parent, "parent")
 here, there = os.pipe()
@@ -101,7 +102,7 @@ def test_a_forked_child_that_closes_leaves_the_parents_messages_alone(broker: Pa
     code = """
 import os, sys
 from tests.embedded_broker import *
-embedded.register()
+transports.register()
 parent = Connection(sys.argv[1])
 publish(parent, 1)
 consumer = Received(parent, prefetch=1)
@@ -122,7 +123,7 @@ parent.release()
 TAKER = """
 import sys, time
 from tests.embedded_broker import *
-embedded.register()
+transports.register()
 connection = Connection(sys.argv[1])
 consumer = Received(connection, WORK, Queue("mine", NEWS, auto_delete=True), prefetch=10)
 consumer.drain()
@@ -224,7 +225,7 @@ def test_a_file_that_cannot_serve_is_a_permanent_error(
     folder.mkdir()
     broker = folder / "broker.sqlite3"
     spoil(broker)
-    embedded.register()
+    transports.register()
     connection = Connection(embedded.url_for(broker))
     with pytest.raises(BrokerError, match=what) as caught:
         connection.ensure_connection(max_retries=5)
@@ -281,7 +282,7 @@ def test_a_full_disk_is_told_to_the_publisher_and_loses_nothing(broker: Path) ->
 import resource, signal, sys
 from tests.embedded_broker import *
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-embedded.register()
+transports.register()
 connection = Connection(sys.argv[1])
 publish(connection, 0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY))

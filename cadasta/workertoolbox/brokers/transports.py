@@ -17,6 +17,7 @@ from .kinds import TRANSPORTS
 
 #: By name, where the class is. It is imported with the first connection.
 _CLASSES = {
+    "embedded": "embedded.transport:Transport",
     "toolbox-amqp": "amqp.transport:Transport",
     "toolbox-amqps": "amqp.transport:SSLTransport",
     "toolbox-redis": "redis.transport:Transport",
@@ -42,7 +43,10 @@ def keeping_transport(strategy: Any) -> Any:
 
 
 def register() -> None:
-    """Make kombu know transports and strategies by name; it forces these registries on us."""
+    """Make kombu know transports and strategies by name; it forces these registries on us.
+
+    May be called again.
+    """
     for name, cls in _CLASSES.items():
         TRANSPORT_ALIASES.setdefault(name, f"{__package__}.{cls}")
         # What a connection's URL begins with where it is shown, or read by Flower.

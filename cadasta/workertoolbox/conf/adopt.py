@@ -112,7 +112,7 @@ class Adoption:
                 self._told.add(doubt)
                 warnings.warn(doubt, ConfigWarning, stacklevel=2)
         settings = build(resolved)
-        register(settings)
+        register()
         app = self._app()
         if app is not None and vars(app).pop("amqp", None):
             app._pool = None  # made of the settings before; so were queues and router

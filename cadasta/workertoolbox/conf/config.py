@@ -69,7 +69,7 @@ class Config(dict[str, Any]):
         for doubt in (*given.doubts, *resolved.doubts):
             warnings.warn(doubt, ConfigWarning, stacklevel=2)
         super().__init__({**others, **build(resolved)})
-        register(self)
+        register()
 
     @classmethod
     def local(
@@ -142,5 +142,5 @@ class Config(dict[str, Any]):
 def _restored(settings: dict[str, Any]) -> Config:
     config = Config.__new__(Config)
     config.update(settings)
-    register(config)
+    register()
     return config

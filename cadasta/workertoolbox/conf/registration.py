@@ -1,4 +1,4 @@
-"""What a process registers with kombu and Celery before an app of these settings works.
+"""What a process registers with kombu and Celery before an app of ours works.
 
 It is apart from the steps that make the settings, which touch nothing.
 """
@@ -6,13 +6,11 @@ It is apart from the steps that make the settings, which touch nothing.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
 from typing import Any
 
 from celery import _state, signals
 
 from ..brokers import transports
-from ..brokers.kinds import broker_kind
 from ..publishing import signals as publishing
 from ..publishing.forks import survive_forks
 from ..routing.router import Router
@@ -21,20 +19,11 @@ from ..routing.router import Router
 _seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def register(settings: Mapping[str, Any]) -> None:
+def register() -> None:
     """Register the transports, the receivers of signals and what forks need.
 
     Celery and kombu force these registries on us. Doing it again changes nothing.
-
-    Args:
-        settings: of an app, by name.
     """
-    names = ("broker_url", "broker_read_url", "broker_write_url")
-    urls = [settings.get(name) for name in names]
-    if any(broker_kind(url) == "embedded" for url in urls if url):
-        from ..brokers.embedded import transport as embedded  # brings SQLite along
-
-        embedded.register()
     transports.register()
     survive_forks()
     publishing.connect()
@@ -49,7 +38,7 @@ def register(settings: Mapping[str, Any]) -> None:
 
 def restored(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings that a process got pickled, registered there."""
-    register(settings)
+    register()
     return settings
 
 

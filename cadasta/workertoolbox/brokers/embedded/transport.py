@@ -32,7 +32,7 @@ from typing import Any
 
 from amqp.protocol import queue_declare_ok_t
 from kombu.exceptions import ChannelError
-from kombu.transport import TRANSPORT_ALIASES, virtual
+from kombu.transport import virtual
 from kombu.transport.virtual.exchange import STANDARD_EXCHANGE_TYPES
 from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
@@ -41,16 +41,11 @@ from ...errors import BrokerUnavailableError
 from .file import path_of, url_for
 from .store import BATCH, QoS, Row, Store
 
-__all__ = ["BrokerUnavailableError", "Channel", "Transport", "path_of", "register", "url_for"]
+__all__ = ["BrokerUnavailableError", "Channel", "Transport", "path_of", "url_for"]
 
 LINGER = 0.005  # seconds a consumer stays up for a next message before it asks to be woken
 ROUND = 1.0  # seconds between two looks for messages of dead or overdue consumers
 VISIBILITY_TIMEOUT = 3600.0  # seconds
-
-
-def register() -> None:
-    """Make kombu and Celery know URLs that begin with `embedded://`. May be called again."""
-    TRANSPORT_ALIASES["embedded"] = f"{__name__}:Transport"
 
 
 class Channel(virtual.Channel):
