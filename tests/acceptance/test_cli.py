@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu import Connection, Producer, Queue
 
 from cadasta.workertoolbox.ledger.ledger import Ledger
 from cadasta.workertoolbox.messages.decoding import TaskRecord
@@ -169,3 +170,16 @@ def test_commands_that_read_make_no_tables(tmp_path: Path) -> None:
 def test_help_names_what_each_command_does(shop: Path) -> None:
     for words in (("monitor",), ("tasks",), ("task",), ("ledger",), ("ledger", "prune")):
         assert "Usage:" in celery(shop, *words, "--help")
+
+
+def test_celerys_own_commands_reach_an_embedded_broker_without_an_app(tmp_path: Path) -> None:
+    with Connection(f"embedded:///{tmp_path}/broker.sqlite3") as connection:
+        Producer(connection).publish([], routing_key="celery", declare=[Queue("celery")])
+        done = subprocess.run(
+            [sys.executable, "-m", "celery", "-b", connection.as_uri(), "purge", "-f"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert "Purged 1 message" in done.stdout, done.stderr

@@ -20,6 +20,8 @@ from tests.services.network import NoNamespaces, VanishingHost, deaf_host, mute_
 
 #: Seconds in which a host that is gone without a word has to be noticed and left.
 NOTICED = 60.0
+#: Seconds to connect, below the default, so that nobody waits long for a host that says nothing.
+BRIEF = {"broker_connection_timeout": 1}
 
 
 def took(action: Callable[[], Any]) -> float:
@@ -50,7 +52,11 @@ def silent_url(request: pytest.FixtureRequest, rabbitmq_url: str) -> Iterator[st
 
 @pytest.fixture
 def on_a_list(silent_url: str, postgres_url: str, tmp_path: Path) -> Iterator[Deployment]:
-    settings = {"broker_url": silent_url, "result_backend": f"toolbox+{postgres_url}"}
+    settings = {
+        "broker_url": silent_url,
+        "result_backend": f"toolbox+{postgres_url}",
+        **BRIEF,
+    }
     with closing(Deployment(tmp_path, settings)) as deployment:
         yield deployment
 
@@ -100,6 +106,7 @@ def test_a_host_that_vanished_is_left(
     settings = {
         "broker_url": f"{url};{rabbitmq_url}",
         "result_backend": f"toolbox+{postgres_url}",
+        **BRIEF,
     }
     with closing(Deployment(tmp_path, settings)) as deployment:
         monitor = deployment.start("monitor")
@@ -122,7 +129,7 @@ def test_the_only_host_vanishes(
     vanishing: tuple[VanishingHost, str], postgres_url: str, tmp_path: Path
 ) -> None:
     host, url = vanishing
-    settings = {"broker_url": url, "result_backend": f"toolbox+{postgres_url}"}
+    settings = {"broker_url": url, "result_backend": f"toolbox+{postgres_url}", **BRIEF}
     with closing(Deployment(tmp_path, settings)) as deployment:
         monitor = deployment.start("monitor")
         worker = deployment.start("worker", "one", "-c", "1")
@@ -147,7 +154,8 @@ def test_a_frozen_broker_is_left(
         "broker_url": private_rabbitmq.url,
         "result_backend": f"toolbox+{postgres_url}",
         "broker_heartbeat": 2,
-        "broker_transport_options": {"confirm_timeout": 3, "answer_timeout": 3},
+        "broker_transport_options": {"confirm_timeout": 2, "answer_timeout": 2},
+        **BRIEF,
     }
     with closing(Deployment(tmp_path, settings)) as deployment:
         monitor = deployment.start("monitor")

@@ -60,7 +60,10 @@ def stay_on(connection: Any, transport: Any) -> None:
 
 
 def register() -> None:
-    """Make kombu know transports and strategies by name; it forces these registries on us."""
+    """Make kombu know transports and strategies by name; it forces these registries on us.
+
+    May be called again.
+    """
     classes = [item for broker in BROKERS for item in broker.transport_classes.items()]
     for name, cls in classes:  # It is imported with the first connection.
         TRANSPORT_ALIASES.setdefault(name, f"{__package__}.{cls}")

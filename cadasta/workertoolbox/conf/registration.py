@@ -1,4 +1,4 @@
-"""What a process registers with kombu and Celery before an app of these settings works.
+"""What a process registers with kombu and Celery before an app of ours works.
 
 It is apart from the steps that make the settings, which touch nothing.
 """
