@@ -34,6 +34,8 @@ _NOTHING = "-"
 
 
 class StateFilter(admin.SimpleListFilter):
+    """By a state, as the ledger computes it."""
+
     title = "state"
     parameter_name = "state"
 
@@ -62,16 +64,22 @@ class _IndexedFilter(admin.SimpleListFilter):
 
 
 class NameFilter(_IndexedFilter):
+    """By a task's name."""
+
     title = "name"
     parameter_name = "name"
 
 
 class QueueFilter(_IndexedFilter):
+    """By the queue that a task was published to."""
+
     title = "queue"
     parameter_name = "queue"
 
 
 class TimeFilter(admin.SimpleListFilter):
+    """By the age of the first publication."""
+
     title = "published"
     parameter_name = "published"
     ages = {
@@ -109,6 +117,8 @@ class _ViewOnly:
 
 @admin.register(Task)
 class TaskAdmin(_ViewOnly, admin.ModelAdmin):
+    """The tasks, newest first, and the page of each."""
+
     change_list_template = "workertoolbox/change_list.html"
     change_form_template = "workertoolbox/change_form.html"
     list_display = ("state_shown", "name_shown", "queue", "published", "waited", "ran", "error")
@@ -225,11 +235,11 @@ class TaskAdmin(_ViewOnly, admin.ModelAdmin):
 
     @admin.display(description="arguments")
     def arguments(self, task: Task) -> SafeString | str:
-        return _arguments(task, task.args, task.args_repr)
+        return _arguments(task.args, task.args_repr)
 
     @admin.display(description="by name")
     def keyword_arguments(self, task: Task) -> SafeString | str:
-        return _arguments(task, task.kwargs, task.kwargs_repr)
+        return _arguments(task.kwargs, task.kwargs_repr)
 
     @admin.display(description="result")
     def result_shown(self, task: Task) -> SafeString | str:
@@ -325,6 +335,8 @@ class TaskAdmin(_ViewOnly, admin.ModelAdmin):
 
 @admin.register(Undecodable)
 class UndecodableAdmin(_ViewOnly, admin.ModelAdmin):
+    """Messages of the monitor queue that could not be read."""
+
     change_form_template = "workertoolbox/change_form.html"
     list_display = ("received_at", "queue", "error")
     list_display_links = ("received_at",)
@@ -373,7 +385,7 @@ def _list(tasks: list[Task]) -> SafeString | str:
     return format_html('<ul class="ledger-tree">{}</ul>{}', lines, more)
 
 
-def _arguments(task: Task, value: Any, shortened: str | None) -> SafeString | str:
+def _arguments(value: Any, shortened: str | None) -> SafeString | str:
     if value is not None:
         return _code(readable(value))
     if shortened:

@@ -14,6 +14,8 @@ from .databases import LABEL, ledger_alias, make_django_engine
 
 
 class LedgerConfig(AppConfig):
+    """The room as Django sees it."""
+
     name = "cadasta.workertoolbox.django"
     label = LABEL
     verbose_name = "Task ledger"

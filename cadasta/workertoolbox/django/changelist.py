@@ -44,8 +44,8 @@ class TaskChangeList(ChangeList):
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
         found: Any = super().get_queryset(request, exclude_parameters)
         error = Right("outcome__traceback", _ERROR_LENGTH)
-        found = found.select_related("outcome").only(*_SHOWN).annotate(end_of_traceback=error)
-        return found
+        listed: QuerySet[Any] = found.select_related("outcome").only(*_SHOWN)
+        return listed.annotate(end_of_traceback=error)
 
     def get_results(self, request: HttpRequest) -> None:
         page = self.queryset

@@ -19,13 +19,13 @@ from .models import Result
 _RENAMED = "database_table_names"
 
 
-def check_celery_app(app_configs: object, **_: Any) -> list[CheckMessage]:
+def check_celery_app(*_: Any, **__: Any) -> list[CheckMessage]:
     """See whether the Celery app records its tasks, and where; connects to nothing."""
     return list(_celery_findings())
 
 
 def check_connection(
-    app_configs: object, databases: Sequence[str] | None = None, **_: Any
+    *_: Any, databases: Sequence[str] | None = None, **__: Any
 ) -> list[CheckMessage]:
     """Connect to the ledger's database where ``migrate`` or ``check --database`` names it."""
     alias = ledger_alias()

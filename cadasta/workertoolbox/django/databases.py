@@ -76,8 +76,7 @@ def database_from_url(url: str) -> dict[str, Any]:
 
 
 def ledger_alias() -> str:
-    """Return the alias of the ledger's database: ``workertoolbox`` where there is one, or the
-    default one."""
+    """Return the alias of the ledger's database: ``workertoolbox``, or the default one."""
     from django.db import connections
 
     return LABEL if LABEL in connections.settings else DEFAULT
