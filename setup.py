@@ -166,6 +166,7 @@ setup(
     package_data={
         "cadasta.workertoolbox": ["py.typed"],
         "cadasta.workertoolbox.sql.migrations": ["*.mako", "*.ini"],
+        "cadasta.workertoolbox.django": ["templates/*/*.html", "static/*/*.css"],
     },
     install_requires=[
         "alembic>=1.18.0",
@@ -186,6 +187,7 @@ setup(
         "redis": ["celery[redis]>=5.7,<6", "redis"],
         "sqs": ["celery[sqs]>=5.7,<6"],
         "mysql": ["PyMySQL>=1.1.1"],
+        "django": ["Django>=5.2"],
         "sentry": ["sentry-sdk>=2.20"],
         # What cadasta.workertoolbox.testing needs in the test suite of an application.
         "test": ["pytest>=8.3"],
