@@ -98,21 +98,21 @@ def replacing(dialect: Dialect, table: Table, key: Sequence[str], columns: Seque
             table=table,
             key=key,
             columns=[*key, *columns],
-            changes=lambda present, new: {column: new[column] for column in columns},
+            changes=lambda _present, new: {column: new[column] for column in columns},
         )
     )
 
 
-def _may_finish(present: Row, new: Row = None) -> ColumnElement[bool]:
+def _may_finish(present: Row, _new: Row = None) -> ColumnElement[bool]:
     allowed: ColumnElement[bool] = or_(present["status"].is_(None), present["status"] != _SUCCESS)
     return allowed
 
 
-def _is_open(present: Row, new: Row) -> ColumnElement[bool]:
+def _is_open(present: Row, _new: Row) -> ColumnElement[bool]:
     return or_(present["status"].is_(None), present["status"].not_in(_FINAL))
 
 
-def _is_celerys(present: Row, new: Row) -> ColumnElement[bool]:
+def _is_celerys(present: Row, _new: Row) -> ColumnElement[bool]:
     return or_(present["status"].is_(None), present["status"].in_(_OPEN))
 
 

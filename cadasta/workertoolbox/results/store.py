@@ -371,7 +371,7 @@ class _Tables:
         self.attempt_statement = None
         if attempts is not None:
             key = ["task_id", "place"]
-            others = [column for column in attempts.c.keys() if column not in key]  # noqa: SIM118  # columns, not names
+            others = [column.key for column in attempts.c if column.key not in key]
             self.attempt_statement = replacing(dialect, attempts, key, others)
         self._missing = {*REPLACED, *COMPLETED} - set(columns)
         if self._missing:
