@@ -186,7 +186,9 @@ def _settings(
 ) -> dict[str, Any]:
     """Return the arguments of ``create_engine``: ours, and over them the caller's."""
     # Values are people's data: they stay out of error messages.
-    settings: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": True}
+    settings: dict[str, Any] = {"hide_parameters": True}
+    # A file does not hang up, and to ask it would double the statements of a write.
+    settings["pool_pre_ping"] = not database.is_in_process
     settings |= database.engine_options
     if database.is_memory(url):
         # One connection is one database, so that all threads must share it.
