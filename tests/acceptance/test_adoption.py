@@ -102,7 +102,7 @@ def project(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Project:
     for name in list(os.environ):
-        if name.startswith("CELERY_"):
+        if name.startswith(("CELERY_", "AWS_")):  # A deployment on SQS leaves its own.
             monkeypatch.delenv(name)
     return Project(tmp_path, rabbitmq_url, postgres_url, run_celery)
 
