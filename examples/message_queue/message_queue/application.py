@@ -43,6 +43,8 @@ def make_app(settings: Settings) -> Celery:
     else:
         if os.environ.get("CELERY_RESULT_BACKEND"):
             options["result_backend"] = os.environ["CELERY_RESULT_BACKEND"]
+        # The rows may go elsewhere all the same; Config.local itself asks no variable.
+        options.setdefault("LEDGER_URL", os.environ.get("CELERY_LEDGER_URL"))
         config = Config.local(queues, FOLDER, **options)
     app.config_from_object(config)
     timeout = VISIBILITY_TIMEOUTS.get(driver_type(app))
