@@ -6,6 +6,13 @@ from .canary import Canary
 
 CANARIES = (
     Canary(
+        "celery.local:Proxy._get_current_object",
+        known="source 753052db40c0",
+        covers=("_get_current_object",),
+        reason="django/celery_app.py: the current app itself, whose configuration it looks at",
+        delete_when="never: it is how a proxy is opened",
+    ),
+    Canary(
         "celery._state:connect_on_app_finalize",
         known="source 1588b1fcf077",
         reason="conf/registration.py hears of each app before its tasks are used",
