@@ -13,7 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..brokers.kinds import broker_of_connection
 from ..errors import ToolboxError
-from ..ledger.ledger import Ledger, records_ignored
+from ..ledger.ledger import Ledger
+from ..messages.policy import records_ignored
 from ..plain.urls import database_url, mask_url
 from ..publishing.probe import MONITOR_KEY, publish_probe
 from ..sql import migrations

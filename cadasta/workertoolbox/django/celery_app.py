@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from celery import current_app
 
+from ..messages.policy import records_ignored
 from ..plain.urls import database_url
 from ..routing.router import Router
 
@@ -36,12 +36,7 @@ def ledger_url(app: Any) -> str | None:
     return (database_url(named) or named) if named else results_url(app)
 
 
-@lru_cache(maxsize=1)
 def leaves_ignored_untold() -> bool:
     """Tell whether nobody records how tasks end that ignore their result."""
     app = project_app()
-    if app is None or not is_configured(app):
-        return False
-    backend = str(app.conf.get("result_backend") or "")
-    is_ours = backend.startswith(("toolbox", "cadasta.workertoolbox."))
-    return not (is_ours and app.conf.get("RECORD_IGNORED", True))
+    return app is not None and is_configured(app) and not records_ignored(app.conf)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import LedgerError
 from ..messages.decoding import TaskRecord
+from ..messages.policy import records_ignored
 from ..plain.urls import database_url, mask_url
 from ..sql import dialects, migrations
 from ..sql.engines import TIMEOUT, hurry, make_engine, same_database
@@ -490,16 +491,6 @@ class Ledger:
             return tasks
         outcomes = self._results.of([task.task_id for task in tasks])
         return [replace(task, **outcomes.get(task.task_id, {})) for task in tasks]
-
-
-def records_ignored(conf: Any) -> bool:
-    """Tell whether an app's workers store how tasks end that ignore their result.
-
-    :param conf: the app's configuration.
-    """
-    backend = str(conf.get("result_backend") or "")
-    is_ours = backend.startswith(("toolbox", "cadasta.workertoolbox."))
-    return is_ours and bool(conf.get("RECORD_IGNORED", True))
 
 
 def _ago(older_than: timedelta) -> datetime:

@@ -78,3 +78,14 @@ def log_unstored_arguments(name: str, exc: Exception) -> None:
         name,
         type(exc).__name__,
     )
+
+
+def records_ignored(conf: Any) -> bool:
+    """Tell whether an app's workers store how tasks end that ignore their result.
+
+    Args:
+        conf: the app's configuration, as Celery shows it.
+    """
+    backend = str(conf.get("result_backend") or "")
+    is_ours = backend.startswith(("toolbox", "cadasta.workertoolbox."))
+    return is_ours and bool(conf.get("RECORD_IGNORED", True))

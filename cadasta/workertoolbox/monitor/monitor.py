@@ -19,10 +19,10 @@ from kombu import Consumer
 from ..brokers.kinds import broker_of_connection
 from ..brokers.transports import stay_on
 from ..errors import ConfigError, MessageError
-from ..ledger.ledger import Ledger, records_ignored
+from ..ledger.ledger import Ledger
 from ..ledger.model import Undecodable
 from ..messages.decoding import TaskRecord, decode
-from ..messages.policy import StoragePolicy
+from ..messages.policy import StoragePolicy, records_ignored
 from ..plain.backoff import Backoff
 from ..routing.router import router_of
 from .refusals import Refusals

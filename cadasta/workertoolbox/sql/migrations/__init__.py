@@ -108,7 +108,8 @@ def require(engine: Engine) -> None:
 
 def _lacks_file(engine: Engine) -> bool:
     place = engine.url.database or ""
-    if engine.dialect.name != "sqlite" or is_memory(engine.url) or place.startswith("file:"):
+    database = dialects.database_of(engine.url)
+    if not database.is_in_process or is_memory(engine.url) or place.startswith("file:"):
         return False
     return not os.path.exists(place)
 
